@@ -1,0 +1,1 @@
+"""Cannery: small durable servers in Python, one for every user, group or zone."""
