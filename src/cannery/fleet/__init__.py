@@ -1,0 +1,1 @@
+"""The library for canisters that create and look after other canisters."""

@@ -1,0 +1,1 @@
+"""The shell around the state machine: sockets, disk, processes, clocks."""
