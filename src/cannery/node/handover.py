@@ -1,0 +1,245 @@
+"""What gateways and a subnet hand over to each other on a local socket: message shapes and framing.
+
+A frame is a 4-byte big-endian length, then one MessagePack array of tagged messages. All that became durable with one
+sync travels back in one frame, so that a gateway can sign the answers of a round together. Bytes larger than
+`INLINE_SIZE_BYTES_MAX` travel as the place of a file in the spool, never through the socket. Both ends are processes of
+one node: a frame that does not decode is a bug or a mixed installation, and closes the connection.
+
+This module opens no socket and reads no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from cannery.errors import DecodeError
+from cannery.limits import FRAME_SIZE_BYTES_MAX, FRAME_TARGET_SIZE_BYTES
+
+
+class FrameError(DecodeError):
+    """A frame between processes of this node does not decode."""
+
+
+class Spooled(msgspec.Struct, frozen=True, array_like=True):
+    """Bytes that stand in a spool file instead of in the message."""
+
+    path: str
+    offset: int
+    size_bytes: int
+
+
+class IngressMessage(msgspec.Struct, frozen=True, array_like=True):
+    """An authenticated update call. With `spooled`, `arg` is empty and the argument stands in that file."""
+
+    request_id: bytes
+    sender: bytes
+    canister_id: bytes
+    method: str
+    arg: bytes
+    expiry_ns: int
+    spooled: Spooled | None = None
+
+
+class QueryMessage(msgspec.Struct, frozen=True, array_like=True):
+    """An authenticated query call. With `spooled`, `arg` is empty and the argument stands in that file."""
+
+    request_id: bytes
+    sender: bytes
+    canister_id: bytes
+    method: str
+    arg: bytes
+    spooled: Spooled | None = None
+
+
+class StateRead(msgspec.Struct, frozen=True, array_like=True):
+    """Paths of the certified state that a sender wants; all but `time` and `subnet` paths, which the gateway knows."""
+
+    sender: bytes
+    canister_id: bytes
+    paths: tuple[tuple[bytes, ...], ...]
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """An answer: a reply (`reject_code` 0; its bytes in `reply` or in a spool file), or a reject with its text.
+
+    Whoever receives `spooled` owns that file and deletes it after use.
+    """
+
+    reply: bytes = b""
+    reject_code: int = 0
+    reject_message: str = ""
+    error_code: str | None = None
+    spooled: Spooled | None = None
+
+
+# --- gateway to subnet -----------------------------------------------------------------------------------------------
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Order this ingress message. Answered by `Accepted` and later `Settled`, by `Settled` alone, or by `Refused`."""
+
+    id: int
+    ingress: IngressMessage
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Run this query. Answered by `QueryDone`."""
+
+    id: int
+    query: QueryMessage
+
+
+class Read(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Read these paths. Answered by `Values`."""
+
+    id: int
+    read: StateRead
+
+
+class Measure(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Give the subnet's metrics. Answered by `Measured`."""
+
+    id: int
+
+
+# --- subnet to gateway -----------------------------------------------------------------------------------------------
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """The message is durable in a block; its answer is not there yet."""
+
+    id: int
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """The message has its final, durable answer."""
+
+    id: int
+    time_ns: int
+    answer: Answered
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The message was not let in (a non-replicated rejection)."""
+
+    id: int
+    reject_code: int
+    reject_message: str
+    error_code: str | None = None
+
+
+class QueryDone(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """A query's answer, and the time of the state it was computed on."""
+
+    id: int
+    time_ns: int
+    answer: Answered
+
+
+class Values(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """Values of the paths asked for, in their order; None where proven absent. `denied` says why there are none."""
+
+    id: int
+    time_ns: int
+    values: tuple[bytes | None, ...]
+    denied: str | None = None
+
+
+class Measured(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """The subnet's metrics in Prometheus' text format."""
+
+    id: int
+    text: str
+
+
+ToSubnet = Submit | Ask | Read | Measure
+ToGateway = Accepted | Settled | Refused | QueryDone | Values | Measured
+
+_HEADER_SIZE: Final = 4
+_encoder: Final = msgspec.msgpack.Encoder()
+_to_subnet: Final = msgspec.msgpack.Decoder(list[ToSubnet])
+_to_gateway: Final = msgspec.msgpack.Decoder(list[ToGateway])
+
+
+def encode_frames(messages: Iterable[ToSubnet] | Iterable[ToGateway]) -> list[bytes]:
+    """Encode messages in as few frames as their sizes allow; each frame is header and body."""
+    frames: list[bytes] = []
+    batch: list[ToSubnet | ToGateway] = []
+    size = 0
+    for message in messages:
+        batch.append(message)
+        size += _size_of(message)
+        if size >= FRAME_TARGET_SIZE_BYTES:
+            frames.append(_encode_frame(batch))
+            batch, size = [], 0
+    if batch:
+        frames.append(_encode_frame(batch))
+    return frames
+
+
+def decode_to_subnet(body: bytes) -> list[ToSubnet]:
+    """Decode one frame's body at the subnet's end."""
+    try:
+        return _to_subnet.decode(body)
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"a frame from a gateway does not decode: {error}") from error
+
+
+def decode_to_gateway(body: bytes) -> list[ToGateway]:
+    """Decode one frame's body at a gateway's end."""
+    try:
+        return _to_gateway.decode(body)
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"a frame from the subnet does not decode: {error}") from error
+
+
+class FrameSplitter:
+    """Cuts a byte stream into frame bodies; keeps what has not arrived completely yet."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take received bytes and yield each body that is complete."""
+        rest = self._rest
+        rest += data
+        start = 0
+        while len(rest) - start >= _HEADER_SIZE:
+            size = int.from_bytes(rest[start : start + _HEADER_SIZE], "big")
+            if size > FRAME_SIZE_BYTES_MAX:
+                raise FrameError(f"a frame of {size} bytes is larger than {FRAME_SIZE_BYTES_MAX}")
+            end = start + _HEADER_SIZE + size
+            if len(rest) < end:
+                break
+            yield bytes(rest[start + _HEADER_SIZE : end])
+            start = end
+        del rest[:start]
+
+
+def _encode_frame(batch: list[ToSubnet | ToGateway]) -> bytes:
+    body = _encoder.encode(batch)
+    if len(body) > FRAME_SIZE_BYTES_MAX:
+        raise FrameError(f"a message of {len(body)} bytes does not fit a frame of {FRAME_SIZE_BYTES_MAX}")
+    return len(body).to_bytes(_HEADER_SIZE, "big") + body
+
+
+def _size_of(message: ToSubnet | ToGateway) -> int:
+    """Estimate a message's encoded size from its large part."""
+    match message:
+        case Settled(answer=answer) | QueryDone(answer=answer):
+            return 64 + len(answer.reply) + len(answer.reject_message)
+        case Submit(ingress=ingress):
+            return 160 + len(ingress.arg)
+        case Ask(query=query):
+            return 160 + len(query.arg)
+        case Read(read=read):
+            return 64 + sum(len(label) + 4 for path in read.paths for label in path)
+        case Values(values=values):
+            return 64 + sum(len(value) + 4 for value in values if value is not None)
+        case _:
+            return 64
