@@ -1,0 +1,51 @@
+# The doors of a checkout. `make` alone names them.
+.PHONY: help start test check demo bench fuzz clean
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+ARGS ?=
+
+help:
+	@echo "make start   set everything up, start a node on port 4943 with its data in ./cannery-data"
+	@echo "make test    set everything up, run every check and test"
+	@echo "make check   format, lint, types and floors only"
+	@echo "make demo    a node with people, conversations and a canister of one's own in it"
+	@echo "make bench   measure, beside the limits of this machine"
+	@echo "make fuzz    throw random input at every decoder, longer than the tests do"
+	@echo "make clean   remove what make made (not ./cannery-data)"
+	@echo "ARGS=...     more arguments, as in: make start ARGS='--port 5000'"
+
+start:
+	@.ci/prepare run
+	@exec $(BIN)/cannery start $(ARGS)
+
+test:
+	@.ci/prepare test
+	@$(MAKE) --no-print-directory check
+	@echo "cannery: tests"
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check:
+	@.ci/prepare test
+	@echo "cannery: format and lint"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@echo "cannery: types"
+	@$(BIN)/mypy
+	@echo "cannery: floors"
+	@PYTHONPATH=src $(BIN)/lint-imports
+
+demo:
+	@.ci/prepare run
+	@exec $(BIN)/cannery demo $(ARGS)
+
+bench:
+	@.ci/prepare test
+	@exec $(BIN)/python -m bench $(ARGS)
+
+fuzz:
+	@.ci/prepare test
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests -m fuzz $(ARGS)
+
+clean:
+	rm -rf .venv tests/clients/js/node_modules .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
