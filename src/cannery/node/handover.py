@@ -1,9 +1,10 @@
 """What gateways and a subnet hand over to each other on a local socket: message shapes and framing.
 
-A frame is a 4-byte big-endian length, then one MessagePack array of tagged messages. All that became durable with one
-sync travels back in one frame, so that a gateway can sign the answers of a round together. Bytes larger than
-`INLINE_SIZE_BYTES_MAX` travel as the place of a file in the spool, never through the socket. Both ends are processes of
-one node: a frame that does not decode is a bug or a mixed installation, and closes the connection.
+A frame is a 4-byte big-endian length, then one MessagePack array of tagged messages. All that became durable
+with one sync travels back in one frame, so that a gateway can sign the answers of a round together. Bytes
+larger than `INLINE_SIZE_BYTES_MAX` travel as the place of a file in the spool, never through the socket. Both
+ends are processes of one node: a frame that does not decode is a bug or a mixed installation, and closes the
+connection.
 
 This module opens no socket and reads no file.
 """
@@ -55,7 +56,9 @@ class QueryMessage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StateRead(msgspec.Struct, frozen=True, array_like=True):
-    """Paths of the certified state that a sender wants; all but `time` and `subnet` paths, which the gateway knows."""
+    """Paths of the certified state that a sender wants; all but `time` and `subnet` paths, which the gateway
+    knows.
+    """
 
     sender: bytes
     canister_id: bytes
@@ -63,7 +66,8 @@ class StateRead(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True):
-    """An answer: a reply (`reject_code` 0; its bytes in `reply` or in a spool file), or a reject with its text.
+    """An answer: a reply (`reject_code` 0; its bytes in `reply` or in a spool file), or a reject with its
+    text.
 
     Whoever receives `spooled` owns that file and deletes it after use.
     """
@@ -75,11 +79,13 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     spooled: Spooled | None = None
 
 
-# --- gateway to subnet -----------------------------------------------------------------------------------------------
+# --- gateway to subnet --------------------------------------------------------------------------------------
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Order this ingress message. Answered by `Accepted` and later `Settled`, by `Settled` alone, or by `Refused`."""
+    """Order this ingress message. Answered by `Accepted` and later `Settled`, by `Settled` alone, or by
+    `Refused`.
+    """
 
     id: int
     ingress: IngressMessage
@@ -105,7 +111,7 @@ class Measure(msgspec.Struct, frozen=True, array_like=True, tag=4):
     id: int
 
 
-# --- subnet to gateway -----------------------------------------------------------------------------------------------
+# --- subnet to gateway --------------------------------------------------------------------------------------
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -140,7 +146,9 @@ class QueryDone(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class Values(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """Values of the paths asked for, in their order; None where proven absent. `denied` says why there are none."""
+    """Values of the paths asked for, in their order; None where proven absent. `denied` says why there are
+    none.
+    """
 
     id: int
     time_ns: int

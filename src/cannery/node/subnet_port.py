@@ -1,8 +1,8 @@
 """A gateway's door to a subnet: submit, ask, read.
 
-`LocalSubnet` (in `local_subnet`) drives a subnet in the same process; `RemoteSubnet` (in `remote_subnet`) speaks to a
-subnet process over a socket. Results are values: a refusal is a `Refused` and never an exception, so that a future
-that nobody awaits any more (the client went away) is nothing to report.
+`LocalSubnet` (in `local_subnet`) drives a subnet in the same process; `RemoteSubnet` (in `remote_subnet`)
+speaks to a subnet process over a socket. Results are values: a refusal is a `Refused` and never an exception,
+so that a future that nobody awaits any more (the client went away) is nothing to report.
 
 This module holds the protocol and its values only.
 """
@@ -26,9 +26,11 @@ from cannery.node.handover import (
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class SettledRound:
-    """All answers that reached this gateway with one sync. Compared by identity: sign it once, use it for each answer.
+    """All answers that reached this gateway with one sync. Compared by identity: sign it once, use it for
+    each answer.
 
-    `answers` holds each request id once. A round of one answer is usual for a repeated call, whose answer was stored.
+    `answers` holds each request id once. A round of one answer is usual for a repeated call, whose answer was
+    stored.
     """
 
     time_ns: int
@@ -51,8 +53,8 @@ class SettledAnswer:
 class Submission:
     """An update call on its way.
 
-    `accepted` is done as soon as the message is durable in a block (True), or refused; `settled` when the final answer
-    is durable, or with the same refusal. `settled` never finishes before `accepted`.
+    `accepted` is done as soon as the message is durable in a block (True), or refused; `settled` when the
+    final answer is durable, or with the same refusal. `settled` never finishes before `accepted`.
     """
 
     accepted: asyncio.Future[bool | Refused]
@@ -60,7 +62,9 @@ class Submission:
 
 
 class SubnetPort(Protocol):
-    """A subnet as its gateways see it. What is under way survives a restart of the subnet: its clients only wait."""
+    """A subnet as its gateways see it. What is under way survives a restart of the subnet: its clients only
+    wait.
+    """
 
     def submit(self, ingress: IngressMessage) -> Submission:
         """Hand over an authenticated update call. A full pool answers with `Refused` (SYS_TRANSIENT)."""

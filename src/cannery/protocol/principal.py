@@ -52,7 +52,7 @@ class Principal:
 
     @classmethod
     def parse(cls, text: str) -> Principal:
-        """Read the canonical textual form; raise `PrincipalError` for any other text."""
+        """Read the textual form in upper or lower case; raise `PrincipalError` for any other text."""
         return _parse_text(text)
 
     @classmethod
@@ -120,7 +120,7 @@ def _parse_text(text: str) -> Principal:
             f"{text!r} is not a principal: its checksum is wrong, look for a mistyped character"
         )
     principal = Principal(raw)
-    if str(principal) != text:
+    if str(principal) != text.lower():
         raise PrincipalError(f"{text!r} is not in canonical form, write {str(principal)!r}")
     return principal
 
