@@ -47,3 +47,33 @@ PEM_SIZE_CHARS_MAX = 16_384
 INLINE_SIZE_BYTES_MAX = 1024 * 1024
 FRAME_TARGET_SIZE_BYTES = 4 * 1024 * 1024
 FRAME_SIZE_BYTES_MAX = 256 * 1024 * 1024
+
+# candid
+CANDID_VALUE_DEPTH_LEVELS_MAX = 512
+"""Composite values inside each other in one message; deeper ones are refused by encoder and decoder alike."""
+CANDID_TYPE_DEPTH_LEVELS_MAX = 100
+"""Type expressions inside each other in an interface file or a standalone type."""
+CANDID_TEXT_DEPTH_LEVELS_MAX = 100
+"""Values inside each other in the text format."""
+CANDID_TEXT_SIZE_CHARS_MAX = 4 * 1024 * 1024
+"""An interface file, or values in the text format."""
+CANDID_NUMBER_SIZE_BYTES_MAX = 2_000
+"""A `nat` or `int` on the wire: 14,000 bits, which Python prints in decimal without further permission."""
+CANDID_TABLE_ENTRIES_COUNT_MAX = 4_096
+"""Type definitions in one message."""
+CANDID_TABLE_FIELDS_COUNT_MAX = 32_768
+"""Fields, cases, methods, arguments and results in the type table of one message."""
+CANDID_ARGUMENTS_COUNT_MAX = 1_024
+"""Arguments of one message."""
+CANDID_SUBTYPE_PAIRS_COUNT_MAX = 20_000
+"""Pairs of types that one subtype check compares."""
+CANDID_WORK_UNITS_FREE = 50_000
+"""Steps that a message may cause without bytes to show for them, such as elements of `vec null`."""
+CANDID_WORK_UNITS_PER_BYTE = 8
+"""Further such steps for each byte of the message."""
+CANDID_HEADER_CACHE_COUNT_MAX = 64
+"""Foreign message headers whose compiled decoders one decoder keeps."""
+CANDID_CODEC_CACHE_COUNT_MAX = 4_096
+"""Compiled encoders, and decoders, kept per process."""
+CANDID_PRINCIPAL_CACHE_COUNT_MAX = 8_192
+"""Principals kept so that the same bytes give the same object."""

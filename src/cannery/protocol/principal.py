@@ -1,7 +1,7 @@
 """Principals: who sends, owns or answers, as 0 to 29 bytes with a textual form.
 
-IC interface specification, sections "Principals" and "Textual representation of principals". This module does not
-decide who may do what, and it holds no keys: see `identity` for those.
+IC interface specification, sections "Principals" and "Textual representation of principals". This module
+does not decide who may do what, and it holds no keys: see `identity` for those.
 """
 
 from __future__ import annotations
