@@ -1,0 +1,171 @@
+"""The store's law: RocksDB and the store in memory do the same, whatever is done to them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cannery
+from cannery.errors import StoreError
+from cannery.node.store_rocksdb import DiskFullError, RocksStore, StoreLockedError, store_error
+from cannery.ports import StoreReader, WriteBatch
+from cannery.testing.store import Crashed, FaultyStore, MemoryStore
+
+KEYS = st.binary(min_size=1, max_size=3)
+RANGES = st.tuples(KEYS, KEYS)
+BATCHES = st.builds(
+    WriteBatch,
+    puts=st.dictionaries(KEYS, st.none() | st.binary(max_size=5), max_size=8),
+    deleted_ranges=st.lists(RANGES, max_size=2),
+)
+
+
+def contents(reader: StoreReader) -> list[tuple[bytes, bytes]]:
+    return list(reader.scan(b"", b"\xff" * 8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batches=st.lists(BATCHES, max_size=8),
+    ranges=st.lists(RANGES, min_size=1, max_size=5),
+    keys=st.lists(KEYS),
+)
+def test_rocksdb_and_memory_do_the_same(
+    batches: list[WriteBatch], ranges: list[tuple[bytes, bytes]], keys: list[bytes]
+) -> None:
+    path = tempfile.mkdtemp()
+    real, model = RocksStore(path), MemoryStore()
+    try:
+        snapshots = []
+        for batch in batches:
+            real.write(batch)
+            model.write(batch)
+            snapshots.append((real.snapshot(), model.snapshot()))
+        for one, other in [(real, model), *snapshots]:
+            assert contents(one) == contents(other)
+            assert one.multi_get(keys) == other.multi_get(keys) == [one.get(key) for key in keys]
+            for start, end in ranges:
+                for reverse in (False, True):
+                    found = list(one.scan(start, end, reverse=reverse))
+                    assert found == list(other.scan(start, end, reverse=reverse))
+                    assert all(start <= key < end for key, _ in found)
+        for snapshot, _ in snapshots:
+            snapshot.close()
+        real.sync()
+        real.close()
+        real = RocksStore(path)
+        assert contents(real) == contents(model)
+    finally:
+        real.close()
+        shutil.rmtree(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches=st.lists(BATCHES, max_size=10), synced=st.integers(0, 10), seed=st.integers(0, 1000))
+def test_a_crash_keeps_what_was_synced_and_a_prefix_of_the_rest(
+    batches: list[WriteBatch], synced: int, seed: int
+) -> None:
+    store, model = FaultyStore(seed), MemoryStore()
+    states = []
+    for number, batch in enumerate(batches):
+        if number == synced:
+            store.sync()
+            states = []
+        states.append(contents(model))
+        store.write(batch)
+        model.write(batch)
+    states.append(contents(model))
+    if synced >= len(batches):
+        store.sync()
+        states = [contents(model)]
+    store.crash()
+    with pytest.raises(Crashed):
+        store.get(b"a")
+    assert contents(store.reopen()) in states
+
+
+def test_a_crash_in_an_operation_happens_once_and_whole() -> None:
+    outcomes = set()
+    for seed in range(20):
+        store = FaultyStore(seed)
+        store.crash_at(2)
+        store.write(WriteBatch(puts={b"a": b"1"}))
+        with pytest.raises(Crashed):
+            store.sync()
+        outcomes.add(store.reopen().get(b"a"))
+    assert outcomes == {None, b"1"}
+
+
+def test_a_full_disk_fails_until_there_is_room() -> None:
+    store = FaultyStore()
+    store.fill_disk()
+    with pytest.raises(StoreError, match="disk is full"):
+        store.write(WriteBatch(puts={b"a": b"1"}))
+    store.free_disk()
+    store.write(WriteBatch(puts={b"a": b"1"}))
+    assert store.get(b"a") == b"1"
+
+
+def test_a_store_is_open_once(tmp_path: Path) -> None:
+    store = RocksStore(str(tmp_path / "s"))
+    with pytest.raises(StoreLockedError, match="in use by another process"):
+        RocksStore(str(tmp_path / "s"))
+    code = f"from cannery.node.store_rocksdb import RocksStore; RocksStore({str(tmp_path / 's')!r})"
+    path = {"PYTHONPATH": str(Path(cannery.__file__).parents[1])}
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=path
+    )
+    assert "StoreLockedError" in other.stderr
+    store.close()
+    RocksStore(str(tmp_path / "s")).close()
+
+
+def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "CURRENT").write_text("what is this\n")
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        RocksStore(str(tmp_path / "s"))
+
+
+def test_a_checkpoint_opens_with_the_same_contents(tmp_path: Path) -> None:
+    store = RocksStore(str(tmp_path / "s"))
+    store.write(WriteBatch(puts={b"a": b"1", b"b": b"2"}))
+    store.checkpoint(str(tmp_path / "copy"))
+    store.write(WriteBatch(puts={b"a": None}))
+    copy = RocksStore(str(tmp_path / "copy"))
+    assert contents(copy) == [(b"a", b"1"), (b"b", b"2")]
+    with pytest.raises(StoreError, match="already"):
+        store.checkpoint(str(tmp_path / "copy"))
+    copy.close()
+    store.close()
+
+
+def test_a_full_disk_is_told_apart() -> None:
+    full = store_error("write", OSError("IO error: No space left on device: While appending to file"))
+    assert isinstance(full, DiskFullError)
+    assert "make room" in str(full)
+    assert not isinstance(store_error("write", OSError("IO error: Input/output error")), DiskFullError)
+
+
+def test_scans_of_one_snapshot_may_run_together(tmp_path: Path) -> None:
+    store = RocksStore(str(tmp_path / "s"))
+    store.write(WriteBatch(puts={bytes([65 + i]): b"" for i in range(5)}))
+    snapshot = store.snapshot()
+    store.write(WriteBatch(puts={b"B": None, b"CC": b""}))
+    pairs = [
+        (key + other).decode()
+        for key, _ in snapshot.scan(b"A", b"E")
+        for other, _ in snapshot.scan(b"A", b"D", reverse=True)
+    ]
+    assert pairs == [a + b for a in "ABCD" for b in "CBA"]
+    snapshot.close()
+    with pytest.raises(StoreError, match="closed"):
+        snapshot.get(b"A")
+    store.close()
