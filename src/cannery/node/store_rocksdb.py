@@ -48,7 +48,7 @@ class RocksSnapshot:
     """A fixed state of a `RocksStore`. It must be closed before its store is, and used by one thread.
 
     An iterator that rocksdict opens over a snapshot shows later writes all the same (only `get` keeps to the
-    snapshot), so all scans share one iterator that was opened together with it: an open iterator keeps its state.
+    snapshot), so all scans share one iterator that was opened together with it, and keeps that state.
     """
 
     __slots__ = ("_cursor", "_scan", "_snapshot")
