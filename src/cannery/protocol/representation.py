@@ -33,18 +33,17 @@ def hash_map(fields: Mapping[str, object]) -> bytes:
 
 def hash_value(value: object) -> bytes:
     """Hash one value of a map."""
-    kind = type(value)
-    if kind is bytes:
-        return sha256(value).digest()  # type: ignore[arg-type]  # its type is bytes
-    if kind is str:
+    if isinstance(value, bytes):
+        return sha256(value).digest()
+    if isinstance(value, str):
         return sha256(value.encode("utf-8")).digest()
-    if kind is int:
-        return hash_nat(value)  # type: ignore[arg-type]  # its type is int
+    if type(value) is int:
+        return hash_nat(value)
     if isinstance(value, Mapping):
         return hash_map(value)
     if isinstance(value, Sequence):
         return sha256(b"".join([hash_value(element) for element in value])).digest()
-    raise RepresentationError(f"a value of type {kind.__name__} cannot be part of a signed map")
+    raise RepresentationError(f"a value of type {type(value).__name__} cannot be part of a signed map")
 
 
 @lru_cache(maxsize=NAT_CACHE_COUNT_MAX)
