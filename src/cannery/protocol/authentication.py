@@ -89,8 +89,8 @@ def authenticate(
     """Prove an envelope, or raise `AuthenticationError`.
 
     `root_key` is the DER form of the node's own root key, under which canister signatures are checked. For
-    calls and queries the canister called is held against the delegations' targets; for read_state that is left
-    to the caller, who knows which canister each path concerns.
+    calls and queries the canister called is held against the delegations' targets; for read_state that is
+    left to the caller, who knows which canister each path concerns.
     """
     content = envelope.content
     sender = content.sender
