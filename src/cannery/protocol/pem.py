@@ -40,7 +40,7 @@ _EC_PUBLIC_KEY = bytes.fromhex("2a8648ce3d0201")
 _SECP256K1 = bytes.fromhex("2b8104000a")
 _P256 = bytes.fromhex("2a8648ce3d030107")
 
-# Context tags: [0] and [1] of an EC private key, and the two forms in which PKCS#8 version 2 holds a public key.
+# Context tags: [0] and [1] of an EC private key, and the two forms of a public key in PKCS#8 version 2.
 _TAG_0, _TAG_1, _TAG_1_IMPLICIT = 0xA0, 0xA1, 0x81
 
 
@@ -53,9 +53,7 @@ def parse_pem(text: str) -> KeyIdentity:
         raise IdentityError(f"a key file has at most {PEM_SIZE_CHARS_MAX} characters, not {len(text)}")
     blocks = _parse_blocks(text)
     if "ENCRYPTED PRIVATE KEY" in blocks:
-        raise IdentityError(
-            "the key is under a password: export it as plain text first (icp identity export, or openssl pkcs8)"
-        )
+        raise IdentityError("the key is under a password: export it as plain text first (openssl pkcs8)")
     try:
         if "PRIVATE KEY" in blocks:
             return _parse_pkcs8(blocks["PRIVATE KEY"])
@@ -104,7 +102,7 @@ def _parse_pkcs8(der: bytes) -> KeyIdentity:
 
 
 def _read_public_key(info: DerReader) -> bytes | None:
-    """Read the public key of PKCS#8 version 2: as RFC 5958 has it, or wrapped once more as some tools write it."""
+    """Read the public key of PKCS#8 version 2: as RFC 5958 has it, or wrapped once more as some write it."""
     public_key: bytes | None = None
     if info.peek_tag() == _TAG_1_IMPLICIT:
         public_key = info.read(_TAG_1_IMPLICIT)[1:]
@@ -167,12 +165,12 @@ def format_pem(identity: KeyIdentity) -> str:
 
 def _encode_pkcs8(identity: KeyIdentity) -> bytes:
     if isinstance(identity, Ed25519Identity):
+        # Version 1, without the public key: OpenSSL does not read the version that has it.
         return encode_der(
             SEQUENCE,
-            encode_der(INTEGER, b"\1"),
+            encode_der(INTEGER, b"\0"),
             encode_der(SEQUENCE, ALGORITHM_ED25519),
             encode_der(OCTET_STRING, encode_der(OCTET_STRING, identity.seed)),
-            encode_der(_TAG_1_IMPLICIT, b"\0", identity.public_key_raw),
         )
     algorithm = ALGORITHM_SECP256K1 if isinstance(identity, Secp256k1Identity) else ALGORITHM_P256
     point = identity.public_key_der[-65:]
