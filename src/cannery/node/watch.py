@@ -1,0 +1,168 @@
+"""The watch over running programs: a soft limit on CPU time, and the mark that a killed process leaves
+behind.
+
+Soft limit: a repeating timer on CPU time (it never fires while the process is idle) whose handler raises
+`ports.Stopped` into the activation that has used up its time. It is raised in canister code and the libraries
+that it calls, never inside the state machine, whose structures must not be left half changed; there the next
+tick decides.
+
+Mark: a mapped file says which message or query runs now, and counts activations. The supervisor reads it to
+see progress, and condemns what ran in a process that it had to kill; the next process rejects the condemned
+message instead of running it (`Block.poisoned`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from struct import Struct
+from types import FrameType
+from typing import Final
+
+from cannery.errors import StoreError
+from cannery.ports import Stopped
+
+_TICK_S: Final = 0.01
+_SIZE_BYTES: Final = 4096
+_MARK: Final = Struct("=QB32s")
+_STATE_OFFSET: Final = 8
+_SHELTERED: Final = ("cannery.replica", "cannery.node", "cannery.testing")
+
+
+class Running(IntEnum):
+    """What a mark says."""
+
+    NOTHING = 0
+    ACTIVATION = 1
+    KILLED_NO_PROGRESS = 2
+    KILLED_MEMORY = 3
+    KILLED_CRASH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One reading of a running file: a count that rises with every activation, and the identity of what
+    runs.
+    """
+
+    count: int
+    state: Running
+    identity: bytes
+
+    @property
+    def is_condemned(self) -> bool:
+        return self.state >= Running.KILLED_NO_PROGRESS
+
+
+class RunningFile:
+    """The mapped file `running` of a subnet: 8 bytes count, 1 byte state, 32 bytes identity."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.ftruncate(descriptor, _SIZE_BYTES)
+                self._map = mmap.mmap(descriptor, _SIZE_BYTES)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StoreError(f"cannot open {path}: {error}") from error
+        self._count = self.read().count
+
+    def begin(self, identity: bytes) -> None:
+        self._count += 1
+        _MARK.pack_into(self._map, 0, self._count, Running.ACTIVATION, identity)
+
+    def end(self) -> None:
+        self._map[_STATE_OFFSET] = Running.NOTHING
+
+    def condemn(self, state: Running) -> None:
+        """Say that what runs now brought the process down (for the supervisor, once that process is dead)."""
+        self._map[_STATE_OFFSET] = state
+
+    def read(self) -> Mark:
+        count, state, identity = _MARK.unpack_from(self._map, 0)
+        return Mark(count, Running(state) if state in set(Running) else Running.NOTHING, identity)
+
+    def close(self) -> None:
+        self._map.close()
+
+
+class CpuWatch:
+    """Behind `ports.Watch`. One per process, made and used by the main thread; activations may nest."""
+
+    def __init__(self, running: RunningFile | None = None) -> None:
+        self._running = running
+        self._limit_ns = 0
+        self._started_ns: int | None = None
+        self._outer: list[tuple[int, int | None]] = []
+        self._old_handler = signal.signal(signal.SIGPROF, self._on_tick)
+        signal.setitimer(signal.ITIMER_PROF, _TICK_S, _TICK_S)
+
+    def begin(self, identity: bytes, cpu_ns_max: int) -> None:
+        if self._limit_ns:
+            # What runs inside another activation counts for that one too: the outer mark stays.
+            self._outer.append((self._limit_ns, self._started_ns))
+        elif self._running is not None:
+            self._running.begin(identity)
+        self._started_ns = None
+        self._limit_ns = cpu_ns_max
+
+    def end(self) -> None:
+        self._limit_ns = 0
+        if self._outer:
+            self._limit_ns, self._started_ns = self._outer.pop()
+        elif self._running is not None:
+            self._running.end()
+
+    def close(self) -> None:
+        """Stop the timer and put back the signal handler that was there."""
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, self._old_handler)
+
+    def _on_tick(self, _signal: int, frame: FrameType | None) -> None:
+        limit_ns = self._limit_ns
+        if not limit_ns:
+            return
+        now_ns = time.thread_time_ns()
+        started_ns = self._started_ns
+        if started_ns is None:
+            # The first tick of an activation: reading the clock here and not in `begin` keeps `begin` cheap.
+            self._started_ns = now_ns
+        elif now_ns - started_ns >= limit_ns and _is_canister_code(frame):
+            raise Stopped(f"stopped after {limit_ns / 1e9:g} s of CPU time, the limit for one message")
+
+
+class MarkWatch:
+    """Behind `ports.Watch` where no timer can run (not the main thread): it marks, and stops nothing."""
+
+    def __init__(self, running: RunningFile | None = None) -> None:
+        self._running = running
+        self._depth = 0
+
+    def begin(self, identity: bytes, cpu_ns_max: int) -> None:  # noqa: ARG002  (the port's name)
+        self._depth += 1
+        if self._running is not None and self._depth == 1:
+            self._running.begin(identity)
+
+    def end(self) -> None:
+        self._depth -= 1
+        if self._running is not None and self._depth == 0:
+            self._running.end()
+
+    def close(self) -> None:
+        """Do nothing: there is no timer."""
+
+
+def _is_canister_code(frame: FrameType | None) -> bool:
+    """Say whether the innermost frame that is Cannery's or a canister's belongs to the canister's side."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith(("_cannery_", "cannery.")):
+            return not name.startswith(_SHELTERED)
+        frame = frame.f_back
+    return True

@@ -1,0 +1,98 @@
+"""The watch: it stops what runs too long, nothing else, and leaves the culprit's name behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cannery.node.watch import CpuWatch, Running, RunningFile
+from cannery.ports import Stopped
+
+IDENTITY = bytes(range(32))
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[CpuWatch]:
+    found = CpuWatch(RunningFile(str(tmp_path / "running")))
+    yield found
+    found.close()
+
+
+def spin(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def canister(source: str) -> object:
+    space = {"__name__": "_cannery_module_x.main"}
+    exec(source, space)
+    return space["run"]
+
+
+def test_an_endless_loop_is_stopped_and_a_second_one_too(watch: CpuWatch) -> None:
+    run = canister("def run():\n while True: pass")
+    for _ in range(2):
+        watch.begin(IDENTITY, 30_000_000)
+        with pytest.raises(Stopped, match=r"0\.03 s of CPU time"):
+            run()  # type: ignore[operator]
+        watch.end()
+
+
+def test_a_program_that_catches_everything_is_stopped_in_the_end(watch: CpuWatch) -> None:
+    run = canister(
+        "def run():\n for _ in range(3):\n  try:\n   while True: pass\n  except BaseException: pass"
+    )
+    watch.begin(IDENTITY, 20_000_000)
+    run()  # type: ignore[operator]
+    watch.end()
+
+
+def test_nothing_is_raised_when_nothing_runs_or_within_the_limit(watch: CpuWatch) -> None:
+    watch.begin(IDENTITY, 20_000_000)
+    watch.end()
+    spin(0.08)
+    watch.begin(IDENTITY, 10_000_000_000)
+    spin(0.05)
+    watch.end()
+
+
+def test_the_state_machine_is_never_interrupted(watch: CpuWatch) -> None:
+    space = {"__name__": "cannery.replica.execute", "time": time}
+    exec(
+        "def run():\n end = time.thread_time() + .08\n while time.thread_time() < end: pass\n return 1", space
+    )
+    watch.begin(IDENTITY, 10_000_000)
+    assert space["run"]() == 1  # type: ignore[operator]
+    watch.end()
+
+
+def test_an_inner_activation_has_its_own_limit_and_the_outer_one_goes_on(watch: CpuWatch) -> None:
+    run = canister("def run():\n while True: pass")
+    watch.begin(IDENTITY, 10_000_000_000)
+    watch.begin(bytes(32), 20_000_000)
+    with pytest.raises(Stopped, match=r"0\.02 s"):
+        run()  # type: ignore[operator]
+    watch.end()
+    spin(0.05)
+    watch.end()
+
+
+def test_the_mark_survives_its_process_and_condemnation_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "running")
+    first = RunningFile(path)
+    assert first.read().state is Running.NOTHING
+    first.begin(IDENTITY)
+    second = RunningFile(path)
+    mark = second.read()
+    assert (mark.state, mark.identity, mark.is_condemned) == (Running.ACTIVATION, IDENTITY, False)
+    second.condemn(Running.KILLED_MEMORY)
+    assert RunningFile(path).read().is_condemned
+    first.end()
+    first.begin(IDENTITY)
+    assert second.read().count == mark.count + 1
+    first.end()
+    assert second.read().state is Running.NOTHING
