@@ -1,0 +1,248 @@
+"""Actors: a canister's methods as Python methods, made at run time from the interface that it publishes.
+
+`actor.greet("x")` calls or queries as the interface says; arguments and results are Python values as in
+`candid.values` (records are dicts, variants `Variant`), checked before anything is sent. The interface comes
+certified from the canister's metadata `candid:service`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+
+from cannery.candid.codec import decoder, encoder
+from cannery.candid.did import Interface, parse_did
+from cannery.candid.errors import CandidError
+from cannery.candid.types import Func
+from cannery.client.agent import Agent, AsyncAgent
+from cannery.client.errors import ClientError, Unverified
+from cannery.limits import INTERFACE_CACHE_COUNT_MAX
+from cannery.protocol.principal import MANAGEMENT, Principal
+
+SERVICE_SECTION = "candid:service"
+
+
+class InterfaceError(ClientError):
+    """A canister publishes no interface, or one that cannot be read."""
+
+
+@lru_cache(maxsize=INTERFACE_CACHE_COUNT_MAX)
+def parse_interface(text: str) -> Interface:
+    """Read the text of an interface file."""
+    try:
+        return parse_did(text)
+    except CandidError as error:
+        raise InterfaceError(f"the interface cannot be read: {error}") from None
+
+
+def interface_of(canister_id: Principal, section: bytes | None) -> Interface:
+    """Read the interface out of a canister's metadata section."""
+    if section is None:
+        raise InterfaceError(f"canister {canister_id} publishes no interface (metadata {SERVICE_SECTION})")
+    try:
+        return parse_interface(section.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InterfaceError(f"the interface of canister {canister_id} is not text") from None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodShape:
+    """One method as the interface tells it, with its compiled codecs."""
+
+    name: str
+    func: Func
+    encode: Callable[[tuple[object, ...]], bytes]
+    decode: Callable[[bytes], tuple[object, ...]]
+    signature: str
+
+    def encode_args(self, args: tuple[object, ...]) -> bytes:
+        """Encode Python values; raise `TypeError` for a wrong number, `CandidError` for a wrong type."""
+        if len(args) != len(self.func.args):
+            raise TypeError(f"{self.signature} takes {len(self.func.args)} arguments, {len(args)} given")
+        try:
+            return self.encode(args)
+        except CandidError as error:
+            raise CandidError(f"{self.signature}: {error}") from None
+
+    def decode_results(self, reply: bytes) -> object:
+        """Decode a reply: None for no result, the value for one, a tuple for more."""
+        try:
+            values = self.decode(reply)
+        except CandidError as error:
+            raise Unverified(f"the reply of {self.name} is not of its type: {error}") from None
+        if len(values) == 1:
+            return values[0]
+        return values or None
+
+    def effective(self, canister_id: Principal, args: tuple[object, ...]) -> Principal | None:
+        """Give the canister that a management call is about, which says where it is sent."""
+        if canister_id == MANAGEMENT and args and isinstance(args[0], Mapping):
+            target = args[0].get("canister_id")
+            if isinstance(target, Principal):
+                return target
+        return None
+
+
+def shape_of(name: str, func: Func) -> MethodShape:
+    """Compile one method."""
+    return MethodShape(name, func, encoder(func.args), decoder(func.results), signature_text(name, func))
+
+
+def signature_text(name: str, func: Func) -> str:
+    """Write a method as an interface file does, names of types in place of their bodies."""
+    args = ", ".join(_argument_texts(func))
+    results = ", ".join(type_text(result) for result in func.results)
+    modes = "".join(f" {mode}" for mode in func.modes)
+    return f"{name} : ({args}) -> ({results}){modes}"
+
+
+def _argument_texts(func: Func) -> list[str]:
+    names = [*func.arg_names, *([None] * len(func.args))]
+    texts = [type_text(arg) for arg in func.args]
+    return [text if name is None else f"{name} : {text}" for name, text in zip(names, texts, strict=False)]
+
+
+class Method:
+    """One method of an actor: call it as the interface says, or choose with `.call` and `.query`."""
+
+    def __init__(self, agent: Agent, canister_id: Principal, shape: MethodShape) -> None:
+        self._agent = agent
+        self._canister_id = canister_id
+        self._shape = shape
+        self.__name__ = shape.name
+        self.__doc__ = shape.signature
+
+    def __call__(self, *args: object) -> object:
+        """Query where the interface says `query`, else call."""
+        return self.query(*args) if self._shape.func.is_query else self.call(*args)
+
+    def call(self, *args: object) -> object:
+        """Call as an update: also a query method is then answered by the whole subnet, certified."""
+        shape = self._shape
+        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        return shape.decode_results(self._agent.call(self._canister_id, shape.name, arg, effective=effective))
+
+    def query(self, *args: object) -> object:
+        """Ask as a query: answered at once, from the last committed state."""
+        shape = self._shape
+        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        return shape.decode_results(
+            self._agent.query(self._canister_id, shape.name, arg, effective=effective)
+        )
+
+    def __repr__(self) -> str:
+        return f"<method {self._shape.signature} of {self._canister_id}>"
+
+
+class AsyncMethod:
+    """One method of an async actor; see `Method`."""
+
+    def __init__(self, agent: AsyncAgent, canister_id: Principal, shape: MethodShape) -> None:
+        self._agent = agent
+        self._canister_id = canister_id
+        self._shape = shape
+        self.__name__ = shape.name
+        self.__doc__ = shape.signature
+
+    async def __call__(self, *args: object) -> object:
+        """Query where the interface says `query`, else call."""
+        return await (self.query(*args) if self._shape.func.is_query else self.call(*args))
+
+    async def call(self, *args: object) -> object:
+        """Call as an update."""
+        shape = self._shape
+        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        return shape.decode_results(
+            await self._agent.call(self._canister_id, shape.name, arg, effective=effective)
+        )
+
+    async def query(self, *args: object) -> object:
+        """Ask as a query."""
+        shape = self._shape
+        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        return shape.decode_results(
+            await self._agent.query(self._canister_id, shape.name, arg, effective=effective)
+        )
+
+    def __repr__(self) -> str:
+        return f"<async method {self._shape.signature} of {self._canister_id}>"
+
+
+class _Interfaced:
+    """What both actors share: names of methods, and nothing that could hide one."""
+
+    _canister_id: Principal
+    _interface: Interface
+    _shapes: dict[str, MethodShape]
+
+    def __init__(self, canister_id: Principal, interface: Interface) -> None:
+        self._canister_id = canister_id
+        self._interface = interface
+        self._shapes = {}
+
+    def _shape(self, name: str) -> MethodShape:
+        shape = self._shapes.get(name)
+        if shape is None:
+            func = self._interface.methods.get(name)
+            if func is None:
+                raise AttributeError(_unknown_method(name, self._interface.methods))
+            shape = self._shapes[name] = shape_of(name, func)
+        return shape
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._interface.methods)
+
+    def __repr__(self) -> str:
+        lines = [f"  {signature_text(name, func)}" for name, func in self._interface.methods.items()]
+        return "\n".join([f"<canister {self._canister_id} with the methods", *lines, ">"])
+
+
+class Actor(_Interfaced):
+    """A canister, blocking: `actor.name(...)`, or `actor["name"]` where a name is no Python name."""
+
+    def __init__(self, agent: Agent, canister_id: Principal, interface: Interface) -> None:
+        super().__init__(canister_id, interface)
+        self._agent = agent
+
+    def __getattr__(self, name: str) -> Method:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> Method:
+        return Method(self._agent, self._canister_id, self._shape(name))
+
+
+class AsyncActor(_Interfaced):
+    """A canister, async: `await actor.name(...)`."""
+
+    def __init__(self, agent: AsyncAgent, canister_id: Principal, interface: Interface) -> None:
+        super().__init__(canister_id, interface)
+        self._agent = agent
+
+    def __getattr__(self, name: str) -> AsyncMethod:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> AsyncMethod:
+        return AsyncMethod(self._agent, self._canister_id, self._shape(name))
+
+
+def open_actor(agent: Agent, canister_id: Principal) -> Actor:
+    """Read a canister's interface, certified, and make its actor."""
+    return Actor(agent, canister_id, interface_of(canister_id, agent.metadata(canister_id)))
+
+
+async def open_async_actor(agent: AsyncAgent, canister_id: Principal) -> AsyncActor:
+    """Read a canister's interface, certified, and make its actor."""
+    return AsyncActor(agent, canister_id, interface_of(canister_id, await agent.metadata(canister_id)))
+
+
+def _unknown_method(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"the canister has no method {name!r}{hint} (it has: {', '.join(names)})"

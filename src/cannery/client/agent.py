@@ -1,0 +1,243 @@
+"""Agents: the client's door to a node, blocking (`Agent`) and async (`AsyncAgent`).
+
+Both verify every answer: certificates against the root key, query answers against the certified keys of the
+subnet's nodes. Without a root key the agent believes the one that the node shows first; give one where it
+is known. Connections are kept and reused; an agent may be shared between threads (`Agent`) or tasks
+(`AsyncAgent`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from cannery.client.conversation import Conversation, Path, SignedCall, Status
+from cannery.client.errors import Unverified
+from cannery.client.exchange import Exchange, hold, hold_async
+from cannery.client.transfer import ProgressReport
+from cannery.protocol.certificate import Certificate
+from cannery.protocol.hash_tree import Absent, Found, lookup
+from cannery.protocol.identity import AnonymousIdentity, Identity
+from cannery.protocol.principal import Principal
+
+T = TypeVar("T")
+DEFAULT_URL = "http://127.0.0.1:4943"
+_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class _Door:
+    """What both agents are made of: whom they speak for, whom they believe, how long they try."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        identity: Identity | None = None,
+        *,
+        root_key: bytes | None = None,
+        patience_s: float = 240.0,
+        answer_wait_s: float = 300.0,
+        now_ns: Callable[[], int] = time.time_ns,
+        on_wait: Callable[[str], None] | None = None,
+        on_progress: ProgressReport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._on_wait = on_wait
+        self._conversation = Conversation(
+            identity=identity or AnonymousIdentity(),
+            now_ns=now_ns,
+            nonce=lambda: secrets.token_bytes(16),
+            root_key=root_key,
+            patience_ns=int(patience_s * 1e9),
+            answer_wait_ns=int(answer_wait_s * 1e9),
+            on_progress=on_progress,
+        )
+        # A proxy of the environment is for other hosts than this machine.
+        self._trust_env = (urlsplit(self.url).hostname or "") not in _LOOPBACK_HOSTS
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that signs."""
+        return self._conversation.identity
+
+    @property
+    def principal(self) -> Principal:
+        """The principal that the node sees as the caller."""
+        return self._conversation.identity.principal
+
+    def trust(self, root_key: bytes) -> None:
+        """Believe this root key (DER) from now on."""
+        self._conversation.root_key = root_key
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r}, {self.principal})"
+
+
+def _metadata_value(certificate: Certificate, path: Path) -> bytes | None:
+    found = lookup(certificate.tree, path)
+    if isinstance(found, Found):
+        return found.value
+    if isinstance(found, Absent):
+        return None
+    raise Unverified("the certificate neither shows the value nor proves its absence")
+
+
+class Agent(_Door):
+    """Talk to a node, blocking.
+
+    `patience_s`: how long an unreachable or busy node is asked again (a call at most until it expires, 4
+    minutes); `answer_wait_s`: how long to wait for a call that runs; `on_wait(reason)` hears of every
+    pause.
+    """
+
+    _client: httpx.Client | None = None
+
+    def _hold(self, exchange: Exchange[T]) -> T:
+        if self._client is None:
+            self._client = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=self._trust_env)
+        return hold(exchange, self._client, self._on_wait)
+
+    def status(self, *, patience_s: float | None = None) -> Status:
+        """Ask what the node says of itself; unsigned."""
+        return self._hold(self._conversation.status(_ns(patience_s)))
+
+    def root_key(self) -> bytes:
+        """Give the root key that this agent believes, DER."""
+        return self._hold(self._conversation.trusted_root_key())
+
+    def call(
+        self, canister_id: Principal, method: str, arg: bytes, *, effective: Principal | None = None
+    ) -> bytes:
+        """Run an update, once, and return its verified reply.
+
+        `effective` is the canister that a management call is about. Raises `Rejected`, `Refused`,
+        `Unreachable`, `Unverified` and `Expired`.
+        """
+        return self._hold(self._conversation.sign_and_call(canister_id, method, arg, effective))
+
+    def sign_call(self, canister_id: Principal, method: str, arg: bytes) -> SignedCall:
+        """Sign a call without sending it; `send` may be asked for it again after a crash of the caller."""
+        return self._conversation.sign_call(canister_id, method, arg)
+
+    def send(self, signed: SignedCall) -> bytes:
+        """Have a signed call run, once however often it is sent, and return its verified reply."""
+        return self._hold(self._conversation.call(signed))
+
+    def query(
+        self, canister_id: Principal, method: str, arg: bytes, *, effective: Principal | None = None
+    ) -> bytes:
+        """Ask a query and return its reply, signed by a node of the canister's subnet."""
+        return self._hold(self._conversation.query(canister_id, method, arg, effective))
+
+    def read_state(self, paths: Sequence[Path], effective: Principal) -> Certificate:
+        """Read values of the state tree; the certificate that comes back is verified."""
+        return self._hold(self._conversation.read_state(paths, effective))
+
+    def metadata(self, canister_id: Principal, name: str = "candid:service") -> bytes | None:
+        """Read a canister's metadata section; None where the canister certifiably has none of that name."""
+        path = [b"canister", canister_id.raw, b"metadata", name.encode()]
+        return _metadata_value(self.read_state([path], canister_id), path)
+
+    def module_hash(self, canister_id: Principal) -> bytes | None:
+        """Read the hash of the module that runs in a canister; None where it is empty."""
+        path = [b"canister", canister_id.raw, b"module_hash"]
+        return _metadata_value(self.read_state([path], canister_id), path)
+
+    def names(self) -> dict[str, Principal]:
+        """Read the node's named canisters from /cannery.json; unsigned, as a telephone book is."""
+        return self._hold(self._conversation.names())
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncAgent(_Door):
+    """Talk to a node without blocking the event loop; otherwise as `Agent`."""
+
+    _client: httpx.AsyncClient | None = None
+
+    async def _hold(self, exchange: Exchange[T]) -> T:
+        if self._client is None:
+            self._client = httpx.AsyncClient(base_url=self.url, timeout=_TIMEOUT, trust_env=self._trust_env)
+        return await hold_async(exchange, self._client, self._on_wait)
+
+    async def status(self, *, patience_s: float | None = None) -> Status:
+        """Ask what the node says of itself; unsigned."""
+        return await self._hold(self._conversation.status(_ns(patience_s)))
+
+    async def root_key(self) -> bytes:
+        """Give the root key that this agent believes, DER."""
+        return await self._hold(self._conversation.trusted_root_key())
+
+    async def call(
+        self, canister_id: Principal, method: str, arg: bytes, *, effective: Principal | None = None
+    ) -> bytes:
+        """Run an update, once, and return its verified reply; see `Agent.call`."""
+        return await self._hold(self._conversation.sign_and_call(canister_id, method, arg, effective))
+
+    def sign_call(self, canister_id: Principal, method: str, arg: bytes) -> SignedCall:
+        """Sign a call without sending it."""
+        return self._conversation.sign_call(canister_id, method, arg)
+
+    async def send(self, signed: SignedCall) -> bytes:
+        """Have a signed call run, once however often it is sent, and return its verified reply."""
+        return await self._hold(self._conversation.call(signed))
+
+    async def query(
+        self, canister_id: Principal, method: str, arg: bytes, *, effective: Principal | None = None
+    ) -> bytes:
+        """Ask a query and return its reply, signed by a node of the canister's subnet."""
+        return await self._hold(self._conversation.query(canister_id, method, arg, effective))
+
+    async def read_state(self, paths: Sequence[Path], effective: Principal) -> Certificate:
+        """Read values of the state tree; the certificate that comes back is verified."""
+        return await self._hold(self._conversation.read_state(paths, effective))
+
+    async def metadata(self, canister_id: Principal, name: str = "candid:service") -> bytes | None:
+        """Read a canister's metadata section; None where the canister certifiably has none of that name."""
+        path = [b"canister", canister_id.raw, b"metadata", name.encode()]
+        return _metadata_value(await self.read_state([path], canister_id), path)
+
+    async def module_hash(self, canister_id: Principal) -> bytes | None:
+        """Read the hash of the module that runs in a canister; None where it is empty."""
+        path = [b"canister", canister_id.raw, b"module_hash"]
+        return _metadata_value(await self.read_state([path], canister_id), path)
+
+    async def names(self) -> dict[str, Principal]:
+        """Read the node's named canisters from /cannery.json; unsigned, as a telephone book is."""
+        return await self._hold(self._conversation.names())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def __aenter__(self) -> AsyncAgent:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1e9)
