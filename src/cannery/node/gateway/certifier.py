@@ -1,0 +1,65 @@
+"""Certificates for update calls: one BLS signature for all answers that became durable with one sync.
+
+IC interface specification, section "Certification". A round is signed when its first certificate is
+asked for, and remembered as long as the round itself is held by anyone. Answers whose reply stands in a
+spool file get a tree of their own, so that nobody waits for somebody else's hundred megabytes.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+from cannery.node.handover import Answered
+from cannery.node.subnet_port import SettledAnswer, SettledRound
+from cannery.protocol.bls import BlsKey
+from cannery.protocol.certificate import state_root_message
+from cannery.protocol.request_status import Rejected, Replied, RequestStatus
+from cannery.protocol.round_tree import RoundTree
+
+
+def status_of(answer: Answered, reply: bytes) -> RequestStatus:
+    """Give the request status that an answer leads to; `reply` is the reply's bytes, wherever they stood."""
+    if answer.reject_code:
+        return Rejected(answer.reject_code, answer.reject_message, answer.error_code)
+    return Replied(reply)
+
+
+class _SignedRound:
+    """A round's tree and signature, and where each of its answers stands in the tree."""
+
+    __slots__ = ("places", "signature", "tree")
+
+    def __init__(self, settled: SettledRound, key: BlsKey) -> None:
+        inline = [
+            (request_id, status_of(answer, answer.reply))
+            for request_id, answer in settled.answers
+            if answer.spooled is None
+        ]
+        self.places = {request_id: place for place, (request_id, _) in enumerate(inline)}
+        self.tree = RoundTree(settled.time_ns, inline)
+        self.signature = key.sign(state_root_message(self.tree.root_hash))
+
+
+class Certifier:
+    """Signs rounds with the subnet's key."""
+
+    def __init__(self, key: BlsKey) -> None:
+        self._key = key
+        self._rounds: WeakKeyDictionary[SettledRound, _SignedRound] = WeakKeyDictionary()
+        self.signature_count = 0
+
+    def certify(self, settled: SettledAnswer) -> bytes:
+        """Give the certificate of an answer whose reply is in memory."""
+        signed = self._rounds.get(settled.round)
+        if signed is None:
+            signed = _SignedRound(settled.round, self._key)
+            self._rounds[settled.round] = signed
+            self.signature_count += 1
+        request_id = settled.round.answers[settled.index][0]
+        return signed.tree.certificate(signed.places[request_id], signed.signature)
+
+    def certify_large(self, settled: SettledAnswer, reply: bytes) -> bytes:
+        """Give the certificate of an answer whose reply was read from its spool file."""
+        request_id, answer = settled.round.answers[settled.index]
+        tree = RoundTree(settled.round.time_ns, [(request_id, status_of(answer, reply))])
+        return tree.certificate(0, self._key.sign(state_root_message(tree.root_hash)))
