@@ -130,7 +130,7 @@ def test_a_store_is_open_once(tmp_path: Path) -> None:
 def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "CURRENT").write_text("what is this\n")
-    with pytest.raises(StoreError, match=str(tmp_path)):
+    with pytest.raises(StoreError, match="the store"):
         RocksStore(str(tmp_path / "s"))
 
 
@@ -148,10 +148,10 @@ def test_a_checkpoint_opens_with_the_same_contents(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_apart() -> None:
-    full = store_error("write", OSError("IO error: No space left on device: While appending to file"))
+    full = store_error("write", "IO error: No space left on device: While appending to file")
     assert isinstance(full, DiskFullError)
     assert "make room" in str(full)
-    assert not isinstance(store_error("write", OSError("IO error: Input/output error")), DiskFullError)
+    assert not isinstance(store_error("write", "IO error: Input/output error"), DiskFullError)
 
 
 def test_scans_of_one_snapshot_may_run_together(tmp_path: Path) -> None:
@@ -165,7 +165,22 @@ def test_scans_of_one_snapshot_may_run_together(tmp_path: Path) -> None:
         for other, _ in snapshot.scan(b"A", b"D", reverse=True)
     ]
     assert pairs == [a + b for a in "ABCD" for b in "CBA"]
+    assert [key for key, _ in snapshot.scan(b"A", b"Z")] == [bytes([65 + i]) for i in range(5)]
     snapshot.close()
     with pytest.raises(StoreError, match="closed"):
         snapshot.get(b"A")
+    store.close()
+
+
+def test_long_scans_read_in_pieces(tmp_path: Path) -> None:
+    store = RocksStore(str(tmp_path / "s"))
+    keys = [b"%05d" % number for number in range(1000)]
+    store.write(WriteBatch(puts=dict.fromkeys(keys, b"v")))
+    snapshot = store.snapshot()
+    forward = snapshot.scan(keys[10], keys[900])
+    backward = snapshot.scan(keys[10], keys[900], reverse=True)
+    pairs = list(zip(forward, backward, strict=True))
+    assert [one[0] for one, _ in pairs] == keys[10:900]
+    assert [other[0] for _, other in pairs] == keys[899:9:-1]
+    snapshot.close()
     store.close()

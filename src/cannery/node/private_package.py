@@ -15,7 +15,7 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Callable, Mapping
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Final, NoReturn
 
 _INSTEAD: Final = {
@@ -53,13 +53,14 @@ class PrivatePackage:
         module_name, _, class_name = entry.partition(":")
         if module_name not in self._files:
             raise ImportError(f"there is no module {module_name!r} in the archive")
+        found: object = None
         try:
             found = getattr(self._load(module_name), class_name, None)
+        finally:
             if not isinstance(found, type):
-                raise ImportError(f"module {module_name!r} has no class {class_name!r}")
-        except BaseException:
-            self.discard()
-            raise
+                self.discard()
+        if not isinstance(found, type):
+            raise ImportError(f"module {module_name!r} has no class {class_name!r}")
         return found
 
     def discard(self) -> None:
@@ -130,23 +131,22 @@ class PrivatePackage:
         module.__package__ = full if is_package else full.rpartition(".")[0]
         if is_package:
             module.__path__ = []
+        code = compile(source, path, "exec", dont_inherit=True)
         self._modules[name] = sys.modules[full] = module
+        is_loaded = False
         try:
-            exec(_compiled(source, path), module.__dict__)
-        except BaseException:
-            del self._modules[name]
-            sys.modules.pop(full, None)
-            raise
+            exec(code, module.__dict__)
+            is_loaded = True
+        finally:
+            if not is_loaded:
+                del self._modules[name]
+                sys.modules.pop(full, None)
         return module
 
 
 def _module_name(path: str) -> str:
     stem = path.removesuffix(".py").replace("/", ".")
     return stem.removesuffix(".__init__")
-
-
-def _compiled(source: bytes, path: str) -> CodeType:
-    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _refusal(name: str, text: str) -> Callable[..., NoReturn]:

@@ -11,8 +11,8 @@ It knows nothing of what the keys and values mean.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 import rocksdict
 
@@ -34,6 +34,8 @@ _LEVEL_COUNT: Final = 7
 _UNCOMPRESSED_LEVEL_COUNT: Final = 2
 _FORMAT_VERSION: Final = 5
 _NOT_FOUND: Final = "key not found"
+_SCAN_COUNT_FIRST: Final = 16
+_SCAN_COUNT_MAX: Final = 256
 
 
 class StoreLockedError(StoreError):
@@ -51,22 +53,16 @@ class RocksSnapshot:
     snapshot), so all scans share one iterator that was opened together with it, and keeps that state.
     """
 
-    __slots__ = ("_cursor", "_scan", "_snapshot")
+    __slots__ = ("_cursor", "_snapshot")
 
     def __init__(self, snapshot: rocksdict.Snapshot, cursor: rocksdict.RdictIter) -> None:
         self._snapshot: rocksdict.Snapshot | None = snapshot
         self._cursor: rocksdict.RdictIter | None = cursor
-        self._scan: object = None
 
     def get(self, key: bytes) -> bytes | None:
         if self._snapshot is None:
             raise StoreError("this snapshot is closed")
-        try:
-            value: bytes = self._snapshot[key]
-        except Exception as error:
-            if str(error) == _NOT_FOUND:
-                return None
-            raise store_error("read", error) from error
+        value: bytes | None = _ask("read", self._snapshot.__getitem__, key)
         return value
 
     def multi_get(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -74,95 +70,50 @@ class RocksSnapshot:
         return [get(key) for key in keys]
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        cursor = self._cursor
-        if cursor is None:
-            raise StoreError("this snapshot is closed")
-        if start >= end:
-            return
-        this = object()
-        seek, advance = (cursor.seek_for_prev, cursor.prev) if reverse else (cursor.seek, cursor.next)
-        self._scan = this
-        try:
-            seek(end if reverse else start)
-            while cursor.valid():
-                key = cursor.key()
-                if key < start or (key >= end and not reverse):
-                    return
-                if key < end:
-                    yield key, cursor.value()
-                    if self._cursor is None:
-                        raise StoreError("this snapshot is closed")
-                    if self._scan is not this:
-                        # Another scan moved the shared iterator meanwhile.
-                        self._scan = this
-                        seek(key)
-                advance()
-            cursor.status()
-        except StoreError:
-            raise
-        except Exception as error:
-            raise store_error("read", error) from error
+        """Yield the pairs; scans of one snapshot may run at the same time."""
+        return _scan(self._open_cursor, start, end, reverse)
 
     def close(self) -> None:
         self._snapshot = None
         self._cursor = None
 
+    def _open_cursor(self) -> rocksdict.RdictIter:
+        if self._cursor is None:
+            raise StoreError("this snapshot is closed")
+        return self._cursor
+
 
 class RocksStore:
     """One subnet's store in the directory `path`, made if it is not there."""
 
-    __slots__ = ("_closed", "_db", "_path")
+    __slots__ = ("_closed", "_db")
 
     def __init__(self, path: str) -> None:
-        self._path = path
         self._closed = False
         os.makedirs(path, mode=0o700, exist_ok=True)
-        try:
-            self._db = rocksdict.Rdict(path, _options())
-        except Exception as error:
-            raise _open_error(path, error) from error
+        self._db = _ask(f"open {path},", rocksdict.Rdict, path, _options())
 
     def get(self, key: bytes) -> bytes | None:
-        try:
-            value: bytes | None = self._db.get(key)
-        except Exception as error:
-            raise store_error("read", error) from error
+        value: bytes | None = _ask("read", self._db.get, key)
         return value
 
     def multi_get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        if not keys:
-            return []
-        try:
-            values = self._db.get(list(keys))
-        except Exception as error:
-            raise store_error("read", error) from error
-        return list(values or ())
+        values: list[bytes | None] = _ask("read", self._db.get, list(keys)) if keys else []
+        return values
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of the state at the first step; later writes do not show."""
-        if start >= end:
-            return
         options = rocksdict.ReadOptions()
         # The engine stops at the bound by itself, and so never walks over deleted keys that lie behind it.
         options.set_iterate_upper_bound(end)
-        try:
-            cursor = self._db.iter(options)
-            if reverse:
-                cursor.seek_for_prev(end)
-            else:
-                cursor.seek(start)
-            advance = cursor.prev if reverse else cursor.next
-            while cursor.valid():
-                key = cursor.key()
-                if key < start:
-                    return
-                yield key, cursor.value()
-                advance()
-            cursor.status()
-        except StoreError:
-            raise
-        except Exception as error:
-            raise store_error("read", error) from error
+        opened: list[rocksdict.RdictIter] = []
+
+        def cursor() -> rocksdict.RdictIter:
+            if not opened:
+                opened.append(_ask("read", self._db.iter, options))
+            return opened[0]
+
+        return _scan(cursor, start, end, reverse)
 
     def write(self, batch: WriteBatch) -> None:
         changes = rocksdict.WriteBatch(raw_mode=True)
@@ -175,32 +126,20 @@ class RocksStore:
                 delete(key)
             else:
                 put(key, value)
-        try:
-            self._db.write(changes)
-        except Exception as error:
-            raise store_error("write", error) from error
+        _ask("write", self._db.write, changes)
 
     def sync(self) -> None:
-        try:
-            self._db.flush_wal(True)
-        except Exception as error:
-            raise store_error("write", error) from error
+        _ask("write", self._db.flush_wal, True)
 
     def snapshot(self) -> RocksSnapshot:
-        try:
-            return RocksSnapshot(self._db.snapshot(), self._db.iter())
-        except Exception as error:
-            raise store_error("read", error) from error
+        return RocksSnapshot(_ask("read", self._db.snapshot), _ask("read", self._db.iter))
 
     def checkpoint(self, path: str) -> None:
         """Make a copy that can be opened as a store, by hard links where the file system is the same."""
         if os.path.exists(path):
             raise StoreError(f"cannot write a checkpoint to {path}: there is something already")
-        try:
-            self._db.flush_wal(True)
-            rocksdict.Checkpoint(self._db).create_checkpoint(path)
-        except Exception as error:
-            raise store_error("write", error) from error
+        self.sync()
+        _ask("write", rocksdict.Checkpoint(self._db).create_checkpoint, path)
 
     def close(self) -> None:
         """Close the store; a second close does nothing. Snapshots must be closed before."""
@@ -209,31 +148,77 @@ class RocksStore:
             self._db.close()
 
 
-def store_error(doing: str, error: Exception) -> StoreError:
-    """Turn an engine's error into one that says what to do."""
-    text = str(error)
+def _ask(doing: str, call: Callable[..., Any], *args: object) -> Any:
+    # Any: the engine's results as they come; each caller says what it gets.
+    """Call the engine: its errors are plain `Exception`s, and a missing key of a snapshot is one of them."""
+    try:
+        return call(*args)
+    except Exception as error:
+        if str(error) == _NOT_FOUND:
+            return None
+        raise store_error(doing, str(error)) from error
+
+
+def _scan(
+    cursor_of: Callable[[], rocksdict.RdictIter], start: bytes, end: bytes, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    """Read pairs in pieces that grow; each piece begins with a seek, so that scans may share an iterator."""
+    count = _SCAN_COUNT_FIRST
+    fetch = _fetch_back if reverse else _fetch
+    while start < end:
+        pairs = _ask("read", fetch, cursor_of(), start, end, count)
+        yield from pairs
+        if len(pairs) < count:
+            return
+        if reverse:
+            end = pairs[-1][0]
+        else:
+            start = pairs[-1][0] + b"\x00"
+        count = _SCAN_COUNT_MAX
+
+
+def _fetch(cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int) -> list[tuple[bytes, bytes]]:
+    pairs: list[tuple[bytes, bytes]] = []
+    cursor.seek(start)
+    while len(pairs) < count and cursor.valid():
+        key = cursor.key()
+        if key >= end:
+            return pairs
+        pairs.append((key, cursor.value()))
+        cursor.next()
+    cursor.status()
+    return pairs
+
+
+def _fetch_back(
+    cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int
+) -> list[tuple[bytes, bytes]]:
+    pairs: list[tuple[bytes, bytes]] = []
+    cursor.seek_for_prev(end)
+    while len(pairs) < count and cursor.valid():
+        key = cursor.key()
+        if key < start:
+            return pairs
+        if key < end:
+            pairs.append((key, cursor.value()))
+        cursor.prev()
+    cursor.status()
+    return pairs
+
+
+def store_error(doing: str, text: str) -> StoreError:
+    """Turn an engine's error text into an error that says what to do."""
     if "No space left" in text or "os error 28" in text or "Disk quota" in text:
         return DiskFullError(
             f"the disk is full: make room where the node's data stands, it goes on by itself ({text})"
         )
-    if "orruption" in text:
-        return StoreError(
-            f"cannot {doing}: the store is damaged; restore it from a backup or a replica ({text})"
-        )
-    return StoreError(f"cannot {doing} the store: {text}")
-
-
-def _open_error(path: str, error: Exception) -> StoreError:
-    text = str(error)
-    if "LOCK" in text and ("lock" in text or "Resource temporarily unavailable" in text):
-        return StoreLockedError(
-            f"the store {path} is in use by another process: stop that node first ({text})"
-        )
+    if "LOCK" in text and ("lock" in text or "temporarily unavailable" in text):
+        return StoreLockedError(f"the store is in use by another process: stop that node first ({text})")
     if "not compatible" in text or "not supported" in text or "Unsupported" in text:
-        return StoreError(f"the store {path} was written by a newer version: start that version ({text})")
-    if "raw_mode" in text or "raw mode" in text or "config" in text:
-        return StoreError(f"{path} holds a database that is not a store of this node ({text})")
-    return store_error(f"open {path}:", error)
+        return StoreError(f"the store was written by a newer version: start that version ({text})")
+    if "orruption" in text:
+        return StoreError(f"cannot {doing}: the store is damaged; restore a backup ({text})")
+    return StoreError(f"cannot {doing} the store: {text}")
 
 
 def _options() -> rocksdict.Options:

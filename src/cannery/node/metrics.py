@@ -1,0 +1,145 @@
+"""Counters and histograms as plain values, and their text in Prometheus' exposition format 0.0.4.
+
+Metrics are node-local and in no root. Labels are fixed when a metric is made, so that their number is
+bounded. Nothing here reads a clock or opens a port.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+COUNT_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+
+class Metric(Protocol):
+    """Anything that gives its lines."""
+
+    def render(self) -> Iterable[str]: ...
+
+
+class Counter:
+    """A number that only rises."""
+
+    __slots__ = ("_help", "_name", "value")
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self._name = name
+        self._help = help_text
+        self.value = 0
+
+    def add(self, amount: int = 1) -> None:
+        self.value += amount
+
+    def render(self) -> Iterable[str]:
+        yield f"# HELP {self._name} {self._help}"
+        yield f"# TYPE {self._name} counter"
+        yield f"{self._name} {self.value}"
+
+
+class Gauge:
+    """A number that is set."""
+
+    __slots__ = ("_help", "_name", "value")
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self._name = name
+        self._help = help_text
+        self.value: float = 0
+
+    def set(self, value: float) -> None:
+        self.value = value
+
+    def render(self) -> Iterable[str]:
+        yield f"# HELP {self._name} {self._help}"
+        yield f"# TYPE {self._name} gauge"
+        yield f"{self._name} {self.value}"
+
+
+class Histogram:
+    """How often values fell under each of the bounds."""
+
+    __slots__ = ("_bounds", "_counts", "_help", "_name", "_sum")
+
+    def __init__(self, name: str, help_text: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._help = help_text
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    @property
+    def count(self) -> int:
+        return sum(self._counts)
+
+    def render(self) -> Iterable[str]:
+        yield f"# HELP {self._name} {self._help}"
+        yield f"# TYPE {self._name} histogram"
+        total = 0
+        for bound, count in zip(self._bounds, self._counts, strict=False):
+            total += count
+            yield f'{self._name}_bucket{{le="{bound:g}"}} {total}'
+        yield f'{self._name}_bucket{{le="+Inf"}} {self.count}'
+        yield f"{self._name}_sum {self._sum:g}"
+        yield f"{self._name}_count {self.count}"
+
+
+def render_metrics(metrics: Iterable[Metric]) -> str:
+    """Give the text of metrics, each line ended."""
+    return "".join(f"{line}\n" for metric in metrics for line in metric.render())
+
+
+class RoundCounts(Protocol):
+    """What a round tells of itself (`replica.state.RoundEvents`)."""
+
+    activations: int
+    calls: int
+    timers: int
+    traps: int
+    rejects: int
+    verdicts: int
+
+
+class SubnetMetrics:
+    """The metrics of one subnet."""
+
+    def __init__(self) -> None:
+        self.rounds = Counter("cannery_rounds_total", "Rounds executed.")
+        self.syncs = Counter("cannery_syncs_total", "Syncs of the store.")
+        self.inputs = Counter("cannery_ingress_total", "Update calls taken into blocks.")
+        self.refused = Counter("cannery_refused_total", "Update calls not let in.")
+        self.duplicates = Counter("cannery_duplicates_total", "Update calls that repeat an ordered one.")
+        self.queries = Counter("cannery_queries_total", "Queries run.")
+        self.reads = Counter("cannery_reads_total", "Reads of certified state.")
+        self.activations = Counter("cannery_activations_total", "Programs run in rounds.")
+        self.calls = Counter("cannery_calls_total", "Calls between canisters.")
+        self.timers = Counter("cannery_timers_total", "Timers fired.")
+        self.traps = Counter("cannery_traps_total", "Messages that trapped.")
+        self.verdicts = Counter("cannery_verdicts_total", "Messages stopped by clock or memory.")
+        self.store_failures = Counter("cannery_store_failures_total", "Failed writes and syncs.")
+        self.round_seconds = Histogram("cannery_round_seconds", "Execution of a round.", SECONDS_BUCKETS)
+        self.sync_seconds = Histogram("cannery_sync_seconds", "Syncs of the store.", SECONDS_BUCKETS)
+        self.round_inputs = Histogram("cannery_round_ingress", "Update calls in a block.", COUNT_BUCKETS)
+        self.block_number = Gauge("cannery_block_number", "Number of the last executed block.")
+
+    def note_round(self, events: RoundCounts, inputs: int, duration_ns: int) -> None:
+        """Count a round."""
+        self.rounds.add()
+        self.inputs.add(inputs)
+        self.activations.add(events.activations)
+        self.calls.add(events.calls)
+        self.timers.add(events.timers)
+        self.traps.add(events.traps)
+        self.verdicts.add(events.verdicts)
+        self.round_seconds.observe(duration_ns / 1e9)
+        self.round_inputs.observe(inputs)
+
+    def render(self) -> str:
+        """Give Prometheus' text."""
+        return render_metrics(list(vars(self).values()))

@@ -1,0 +1,461 @@
+"""A subnet at work: it cuts blocks, executes rounds, makes them durable and lets the answers out (the output
+gate).
+
+`Subnet` is synchronous and owns store, programs, pool and clock; whoever drives it (`subnet_process`,
+`local_subnet`, `cannery.testing`) decides when. A block takes whatever is in the pool, bounded by count and
+bytes, never by the clock. Rounds are pipelined: the next one may execute while a thread syncs the last;
+answers leave in order, after the sync that covers their round, and queries read the last durable round. Where
+the store fails, what is not durable yet waits, new updates are refused with the reason, queries go on, and
+`recover` starts again from what the store kept.
+
+It opens no socket, starts no thread and rules over no canister: that is `replica`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cannery.errors import Reject, RejectCode, StoreError
+from cannery.limits import (
+    BLOCK_INPUT_COUNT_MAX,
+    BLOCK_INPUT_SIZE_BYTES_MAX,
+    DISK_RESERVE_BYTES,
+    UNSYNCED_ROUND_COUNT_MAX,
+)
+from cannery.node.metrics import SubnetMetrics
+from cannery.node.pool import IngressPool, Refusals
+from cannery.ports import Clock, Entropy, Programs, Store, StoreSnapshot, Watch
+from cannery.protocol.representation import encode_leb128
+from cannery.replica.block import (
+    GENESIS_HASH,
+    Block,
+    BlockInput,
+    Configure,
+    Ingress,
+    ReplicaConfig,
+    decode_config,
+)
+from cannery.replica.ingress import Admitted, Duplicate, admit
+from cannery.replica.keys import CONFIG_KEY, HEAD_KEY, request_key
+from cannery.replica.queries import Query, QueryResult, run_query
+from cannery.replica.reading import read_path
+from cannery.replica.records import HeadRecord, RequestState, RequestStatus
+from cannery.replica.rounds import RoundOutcome, run_round
+from cannery.replica.state import Answer
+
+_SEED_BYTES: Final = 32
+_FORGET_EVERY_ROUNDS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """A subnet's doors to the world. `open_store` is called again after a failure of the store."""
+
+    open_store: Callable[[], Store]
+    programs: Programs
+    clock: Clock
+    entropy: Entropy
+    watch: Watch | None = None
+    certify: Callable[[bytes, bytes], bytes] | None = None
+    free_bytes: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetLimits:
+    """Bounds of a subnet that its shell may choose."""
+
+    block_input_count_max: int = BLOCK_INPUT_COUNT_MAX
+    block_input_size_bytes_max: int = BLOCK_INPUT_SIZE_BYTES_MAX
+    unsynced_round_count_max: int = UNSYNCED_ROUND_COUNT_MAX
+    disk_reserve_bytes: int = DISK_RESERVE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """What one sync let out: tickets whose request is accepted, and answers with the ticket they go to."""
+
+    time_ns: int
+    accepted: tuple[object, ...] = ()
+    settled: tuple[tuple[object, Answer], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """A submission was not let in."""
+
+    reject: Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A submission waits with its ticket; `is_accepted`: it is durable already."""
+
+    is_accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A submission repeats a request whose durable answer is this."""
+
+    time_ns: int
+    answer: Answer
+
+
+Submitted = Refusing | Waiting | Known
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A read that its sender may not do."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A round that is written and not durable yet."""
+
+    outcome: RoundOutcome
+    inputs: tuple[Ingress, ...]
+    snapshot: StoreSnapshot
+
+
+class Sync:
+    """One sync of the store, to be run on any one thread."""
+
+    __slots__ = ("_store", "covers", "error")
+
+    def __init__(self, store: Store, covers: int) -> None:
+        self._store = store
+        self.covers = covers
+        self.error: StoreError | None = None
+
+    def run(self) -> None:
+        """Wait until everything written so far is durable; an error is kept for `finish_sync`."""
+        try:
+            self._store.sync()
+        except StoreError as error:
+            self.error = error
+
+
+class Subnet:
+    """One subnet. All calls come from one thread; only `Sync.run` may run on another."""
+
+    _store: Store
+    _head: HeadRecord
+    _durable: StoreSnapshot
+    _durable_head: HeadRecord
+    _pending_config: ReplicaConfig | None
+    _has_work: bool
+    _next_timer_ns: int | None
+
+    def __init__(
+        self,
+        doors: Doors,
+        config: ReplicaConfig,
+        limits: SubnetLimits | None = None,
+        condemned: Mapping[bytes, int] | None = None,
+    ) -> None:
+        """Open the store and go on where it stands. `condemned`: identities not to run again, until when."""
+        self._doors = doors
+        self._limits = limits if limits is not None else SubnetLimits()
+        self._config = config
+        self._condemned = dict(condemned or {})
+        self._pool = IngressPool()
+        self._refusals = Refusals()
+        self._unsynced: deque[Executed] = deque()
+        self._syncing = False
+        self._failure: StoreError | None = None
+        self.metrics = SubnetMetrics()
+        self._open()
+
+    # --- what there is to do
+
+    def is_ready(self) -> bool:
+        """Say whether a round should run now."""
+        if self._failure is not None or len(self._unsynced) >= self._limits.unsynced_round_count_max:
+            return False
+        return self._has_work or len(self._pool) > 0 or self._is_timer_due()
+
+    def next_wake_ns(self) -> int | None:
+        """Give the time at which a timer makes the subnet ready; None where none is set."""
+        return self._next_timer_ns
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why no updates are taken, or None."""
+        return self._failure
+
+    @property
+    def head(self) -> HeadRecord:
+        """The last durable round."""
+        return self._durable_head
+
+    @property
+    def time_ns(self) -> int:
+        """The time of certified answers: never before the last durable round's."""
+        return max(self._doors.clock.now_ns(), self._durable_head.time_ns)
+
+    # --- updates
+
+    def submit(self, ingress: Ingress, ticket: object) -> Submitted:
+        """Take an authenticated update call; `ticket` comes back with its acceptance and its answer."""
+        try:
+            if self._failure is not None:
+                raise Reject(RejectCode.SYS_TRANSIENT, f"no updates for now: {self._failure}", "CNRY0202")
+            joined = self._pool.join(ingress.request_id, ticket)
+            if joined is not None:
+                return Waiting(joined.is_accepted)
+            self._pool.check_room(ingress)
+            return self._admit(ingress, ticket)
+        except Reject as reject:
+            self.metrics.refused.add()
+            self._refusals.remember(ingress, reject)
+            return Refusing(reject)
+
+    def _admit(self, ingress: Ingress, ticket: object) -> Submitted:
+        admission = admit(self._durable, ingress, self._doors.programs, self._doors.watch, self.time_ns)
+        if isinstance(admission, Admitted):
+            self._pool.add(ingress, ticket)
+            self._refusals.forget(ingress.request_id)
+            return Waiting(is_accepted=False)
+        if isinstance(admission, Duplicate):
+            self.metrics.duplicates.add()
+            answer = answer_of(ingress.request_id, admission.status)
+            if answer is not None:
+                return Known(self.time_ns, answer)
+            self._pool.wait_for(ingress, ticket)
+            return Waiting(is_accepted=True)
+        raise admission.reject
+
+    # --- rounds
+
+    def run_round(self) -> None:
+        """Cut a block, execute it and write it. Its answers come out of the sync that covers it."""
+        started_ns = self._doors.clock.now_ns()
+        inputs = self._pool.take(self._limits.block_input_count_max, self._limits.block_input_size_bytes_max)
+        try:
+            self._check_disk()
+            outcome = run_round(self._store, self._cut_block(inputs), self._doors.programs, self._doors.watch)
+            self._store.write(outcome.batch)
+            snapshot = self._store.snapshot()
+        except StoreError as error:
+            self._pool.put_back(inputs)
+            self._fail(error)
+            return
+        self._unsynced.append(Executed(outcome, inputs, snapshot))
+        self._head = outcome.head
+        self._pending_config = None
+        self._has_work = outcome.backlog
+        self._next_timer_ns = outcome.next_timer_ns
+        self.metrics.note_round(outcome.events, len(inputs), self._doors.clock.now_ns() - started_ns)
+
+    def _cut_block(self, inputs: tuple[Ingress, ...]) -> Block:
+        head, now_ns = self._head, self._doors.clock.now_ns()
+        all_inputs: tuple[BlockInput, ...] = inputs
+        if self._pending_config is not None:
+            all_inputs = (Configure(self._pending_config), *inputs)
+        return Block(
+            number=head.number + 1,
+            previous_hash=head.block_hash,
+            time_ns=max(now_ns, head.time_ns + 1),
+            seed=self._doors.entropy.random_bytes(_SEED_BYTES),
+            inputs=all_inputs,
+            poisoned=self._poisoned(now_ns),
+        )
+
+    def _poisoned(self, now_ns: int) -> tuple[bytes, ...]:
+        if not self._condemned:
+            return ()
+        self._condemned = {identity: until for identity, until in self._condemned.items() if until > now_ns}
+        return tuple(sorted(self._condemned))
+
+    # --- durability
+
+    def begin_sync(self) -> Sync | None:
+        """Give the sync that covers all rounds written so far; None where there is nothing or one is under
+        way.
+        """
+        if not self._unsynced or self._syncing or self._failure is not None:
+            return None
+        self._syncing = True
+        return Sync(self._store, len(self._unsynced))
+
+    def finish_sync(self, sync: Sync) -> Durable:
+        """Let out what the finished `sync` covers: acceptances and answers, in the order of their rounds."""
+        self._syncing = False
+        if sync.error is not None:
+            self._fail(sync.error)
+        if self._failure is not None:
+            self._abandon_rounds()
+            return Durable(self.time_ns)
+        accepted: list[object] = []
+        settled: list[tuple[object, Answer]] = []
+        for _ in range(sync.covers):
+            executed = self._unsynced.popleft()
+            self._publish(executed)
+            self._collect(executed, accepted, settled)
+        self.metrics.syncs.add()
+        if self._durable_head.number % _FORGET_EVERY_ROUNDS < sync.covers:
+            self._pool.forget_old(self.time_ns)
+        return Durable(self._durable_head.time_ns, tuple(accepted), tuple(settled))
+
+    def _publish(self, executed: Executed) -> None:
+        """Make a round's state the one that queries, reads and admission see."""
+        self._durable.close()
+        self._durable = executed.snapshot
+        self._durable_head = executed.outcome.head
+
+    def _collect(
+        self, executed: Executed, accepted: list[object], settled: list[tuple[object, Answer]]
+    ) -> None:
+        """Add a durable round's news to the lists. An input that is in none of them had run before."""
+        pool, outcome = self._pool, executed.outcome
+        told: set[bytes] = set(outcome.accepted)
+        for request_id in outcome.accepted:
+            accepted += pool.accept(request_id)
+        for answer in outcome.answers:
+            told.add(answer.request_id)
+            settled += [(ticket, answer) for ticket in pool.settle(answer.request_id)]
+        for ingress in executed.inputs:
+            if ingress.request_id in told:
+                continue
+            known = self._known_answer(ingress)
+            if known is None:
+                accepted += pool.accept(ingress.request_id)
+            else:
+                settled += [(ticket, known) for ticket in pool.settle(ingress.request_id)]
+
+    def _known_answer(self, ingress: Ingress) -> Answer | None:
+        record = self._durable.get(request_key(ingress.expiry_ns, ingress.request_id))
+        return answer_of(ingress.request_id, REQUEST.decode(record)) if record is not None else None
+
+    # --- queries and reads
+
+    def query(self, query: Query) -> QueryResult:
+        """Run a query on the last durable round. Raises `Reject`."""
+        self.metrics.queries.add()
+        if query.request_id in self._condemned:
+            raise Reject(
+                RejectCode.CANISTER_ERROR,
+                "this query brought the node's process down by its time or memory: it is not run again",
+                "CNRY0203",
+            )
+        return run_query(
+            self._durable, query, self.time_ns, self._doors.programs, self._doors.watch, self._doors.certify
+        )
+
+    def read(self, sender: bytes, paths: tuple[tuple[bytes, ...], ...]) -> tuple[bytes | None, ...] | Denied:
+        """Read certified state of the last durable round; None where a path is absent."""
+        self.metrics.reads.add()
+        values: list[bytes | None] = []
+        for path in paths:
+            try:
+                value = read_path(self._durable, path, sender)
+            except Reject as reject:
+                return Denied(reject.message)
+            if value is None and path and path[0] == b"request_status":
+                value = self._refused_value(path, sender)
+            values.append(value)
+        return tuple(values)
+
+    def _refused_value(self, path: tuple[bytes, ...], sender: bytes) -> bytes | None:
+        """Answer for a request that is in no block because it was refused: some clients poll for those
+        too.
+        """
+        refusal = self._refusals.find(path[1], sender) if len(path) == 3 else None
+        if refusal is None:
+            return None
+        error_code = refusal.error_code
+        leaves = {
+            b"status": b"rejected",
+            b"reject_code": encode_leb128(refusal.code),
+            b"reject_message": refusal.text.encode(),
+            b"error_code": error_code.encode() if error_code is not None else None,
+        }
+        return leaves.get(path[2])
+
+    # --- failure and recovery
+
+    def recover(self) -> bool:
+        """After a failure of the store: open it again and go on, if it can be. Say whether it could."""
+        if self._failure is None:
+            return True
+        if self._syncing:
+            return False
+        try:
+            self._check_disk()
+            self._durable.close()
+            self._store.close()
+            self._open()
+        except StoreError as error:
+            self._failure = error
+            return False
+        self._failure = None
+        return True
+
+    def close(self) -> None:
+        """Close the store. What waits is not lost for its senders: they submit it again."""
+        for executed in self._unsynced:
+            executed.snapshot.close()
+        self._unsynced.clear()
+        self._durable.close()
+        self._store.close()
+
+    def _open(self) -> None:
+        self._store = self._doors.open_store()
+        record = self._store.get(HEAD_KEY)
+        self._head = (
+            HEAD.decode(record) if record is not None else HeadRecord(0, GENESIS_HASH, GENESIS_HASH, 0, 1)
+        )
+        stored = self._store.get(CONFIG_KEY)
+        is_new = stored is None or decode_config(stored) != self._config
+        self._pending_config = self._config if is_new else None
+        # What an earlier process wrote may not be durable yet, and is shown to queries from now on.
+        self._store.sync()
+        self._durable = self._store.snapshot()
+        self._durable_head = self._head
+        # The first round finds out what waits in the queues and when the next timer is due.
+        self._has_work = True
+        self._next_timer_ns = None
+
+    def _fail(self, error: StoreError) -> None:
+        self.metrics.store_failures.add()
+        self._failure = error
+        if not self._syncing:
+            self._abandon_rounds()
+
+    def _abandon_rounds(self) -> None:
+        """Take back the rounds that are not durable: after `recover` their messages are ordered again.
+
+        What a round wrote may still have survived; then its messages are known, and get the stored answer.
+        """
+        while self._unsynced:
+            executed = self._unsynced.pop()
+            executed.snapshot.close()
+            self._pool.put_back(executed.inputs)
+        self._head = self._durable_head
+
+    def _check_disk(self) -> None:
+        free_bytes = self._doors.free_bytes
+        if free_bytes is not None and free_bytes() < self._limits.disk_reserve_bytes:
+            raise StoreError(
+                f"the disk is full: less than {self._limits.disk_reserve_bytes // 2**20} MiB are free"
+                " where the node's data stands; make room there, the node goes on by itself"
+            )
+
+    def _is_timer_due(self) -> bool:
+        next_ns = self._next_timer_ns
+        return next_ns is not None and next_ns <= self._doors.clock.now_ns()
+
+
+def answer_of(request_id: bytes, status: RequestStatus) -> Answer | None:
+    """Give a stored status as the answer that it is; None while the request is still under way."""
+    if status.state is RequestState.REPLIED:
+        return Answer(request_id, status.sender, status.reply)
+    if status.state is RequestState.REJECTED:
+        return Answer(request_id, status.sender, None, status.code, status.text, status.error_code)
+    return None
