@@ -1,0 +1,215 @@
+"""Every decoder of the protocol, on arbitrary and on damaged bytes: it accepts or raises its one error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cbor2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cannery.errors import DecodeError
+from cannery.protocol.authentication import AuthenticationError, authenticate
+from cannery.protocol.bls import BlsKey, BlsKeyError, parse_root_key_der, verify_bls
+from cannery.protocol.canister_signature import verify_canister_signature
+from cannery.protocol.cbor import CborError, decode
+from cannery.protocol.certificate import (
+    CertificateDelegation,
+    CertificateError,
+    build_certificate,
+    decode_canister_ranges,
+    decode_certificate,
+    encode_canister_ranges,
+    encode_certificate,
+    verify_certificate,
+)
+from cannery.protocol.envelope import EnvelopeError, build_envelope, parse_envelope
+from cannery.protocol.hash_tree import HashTreeError, build_tree, decode_tree, encode_tree, lookup
+from cannery.protocol.identity import IdentityError, delegated
+from cannery.protocol.pem import format_pem, parse_pem
+from cannery.protocol.principal import Principal, PrincipalError
+from cannery.protocol.public_key import (
+    ALGORITHM_CANISTER,
+    CanisterKey,
+    PublicKeyError,
+    encode_public_key,
+    parse_public_key,
+)
+from cannery.protocol.query_signature import (
+    QueryReplied,
+    QueryResponseError,
+    decode_query_response,
+    encode_query_response,
+    sign_query_answer,
+)
+from cannery.protocol.representation import RepresentationError, decode_leb128, encode_leb128
+from cannery.protocol.request_status import RequestStatusError, read_request_status
+from tests.protocol.requests import (
+    CANISTER,
+    EXPIRY_NS,
+    KEYS,
+    NOW_NS,
+    SESSION,
+    call_content,
+    query_content,
+    read_state_content,
+)
+from tests.protocol.test_public_key import SPECIFICATION_COSE_KEY
+
+ROOT = BlsKey.from_seed(b"root" * 8)
+TREE = build_tree(
+    {
+        b"request_status": {
+            bytes(32): {b"status": b"rejected", b"reject_code": b"\4", b"reject_message": b"no"}
+        },
+        b"subnet": {CANISTER.raw: {b"public_key": ROOT.public_key_der, b"type": b"application"}},
+        b"time": encode_leb128(NOW_NS),
+    }
+)
+PLAIN = encode_certificate(build_certificate(TREE, ROOT))
+CERTIFICATE = encode_certificate(build_certificate(TREE, ROOT, CertificateDelegation(CANISTER, PLAIN)))
+KEY = CanisterKey(CANISTER, b"")
+SIGNATURE = cbor2.dumps({"certificate": PLAIN, "tree": cbor2.loads(encode_tree(TREE))})
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder, its one error, and inputs that it accepts."""
+
+    run: Callable[[bytes], object]
+    error: type[Exception]
+    accepted: tuple[bytes, ...]
+
+
+def _authenticate(body: bytes) -> None:
+    try:
+        authenticate(parse_envelope(body, "call"), NOW_NS, root_key=ROOT.public_key_der)
+    except EnvelopeError as error:
+        raise AuthenticationError(400, str(error)) from None
+
+
+def _verify(data: bytes) -> None:
+    verify_certificate(
+        decode_certificate(data), ROOT.public_key_der, now_ns=NOW_NS, effective_canister_id=CANISTER
+    )
+
+
+def _status(data: bytes) -> None:
+    try:
+        read_request_status(decode_tree(data), bytes(32))
+    except HashTreeError as error:
+        raise RequestStatusError(str(error)) from None
+
+
+OWNER = KEYS[2]
+CALL = build_envelope(
+    call_content(OWNER.principal), delegated(OWNER, SESSION, EXPIRY_NS, [CANISTER], "all"), tagged=False
+)
+QUERY = build_envelope(query_content(OWNER.principal), OWNER)
+READ = build_envelope(read_state_content(OWNER.principal), OWNER)
+ANSWER = QueryReplied(b"DIDL\x00\x00")
+RESPONSE = encode_query_response(ANSWER, [sign_query_answer(SESSION, ANSWER, bytes(32), NOW_NS)], tagged=True)
+PUBLIC_KEYS = (
+    *[key.public_key_der for key in KEYS],
+    SPECIFICATION_COSE_KEY,
+    encode_public_key(ALGORITHM_CANISTER, b"\x0a" + CANISTER.raw + b"seed"),
+)
+DECODERS = {
+    "principal": Decoder(Principal, PrincipalError, (b"", CANISTER.raw)),
+    "principal text": Decoder(
+        lambda data: Principal.parse(data.decode("latin-1")), PrincipalError, (str(CANISTER).encode(),)
+    ),
+    "cbor": Decoder(decode, CborError, (CALL, CERTIFICATE, RESPONSE)),
+    "number": Decoder(decode_leb128, RepresentationError, (encode_leb128(NOW_NS),)),
+    "call": Decoder(lambda data: parse_envelope(data, "call"), EnvelopeError, (CALL,)),
+    "query": Decoder(lambda data: parse_envelope(data, "query"), EnvelopeError, (QUERY,)),
+    "read_state": Decoder(lambda data: parse_envelope(data, "read_state"), EnvelopeError, (READ,)),
+    "authentication": Decoder(_authenticate, AuthenticationError, (CALL,)),
+    "tree": Decoder(decode_tree, HashTreeError, (encode_tree(TREE),)),
+    "lookup": Decoder(
+        lambda data: lookup(decode_tree(data), (b"time",)), HashTreeError, (encode_tree(TREE),)
+    ),
+    "status": Decoder(_status, RequestStatusError, (encode_tree(TREE),)),
+    "certificate": Decoder(decode_certificate, CertificateError, (PLAIN, CERTIFICATE)),
+    "verification": Decoder(_verify, CertificateError, (PLAIN,)),
+    "ranges": Decoder(
+        decode_canister_ranges, CertificateError, (encode_canister_ranges([(CANISTER, CANISTER)]),)
+    ),
+    "public key": Decoder(parse_public_key, PublicKeyError, PUBLIC_KEYS),
+    "root key": Decoder(parse_root_key_der, BlsKeyError, (ROOT.public_key_der,)),
+    "query response": Decoder(decode_query_response, QueryResponseError, (RESPONSE,)),
+    "pem": Decoder(
+        lambda data: parse_pem(data.decode("latin-1")),
+        IdentityError,
+        tuple(format_pem(key).encode() for key in KEYS),
+    ),
+}
+NAMES = list(DECODERS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_accepted_inputs_are_accepted(name: str) -> None:
+    for data in DECODERS[name].accepted:
+        DECODERS[name].run(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=1000)
+@given(data=st.binary(max_size=300))
+def test_arbitrary_bytes(name: str, data: bytes) -> None:
+    _accepts_or_raises_its_error(DECODERS[name], data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=120, deadline=1000)
+@given(data=st.data())
+def test_damaged_bytes(name: str, data: st.DataObject) -> None:
+    decoder = DECODERS[name]
+    _accepts_or_raises_its_error(decoder, _damaged(data, data.draw(st.sampled_from(decoder.accepted))))
+
+
+def _damaged(data: st.DataObject, original: bytes) -> bytes:
+    """Change, drop, repeat or insert a few bytes."""
+    changed = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(changed)))
+        end = min(len(changed), start + data.draw(st.integers(0, 4)))
+        inserted = data.draw(
+            st.binary(max_size=4)
+            | st.sampled_from([b"\xff", b"\x9f", b"\xbf", b"\xf6", b"\xd9\xd9\xf7", b"\x1b" * 9])
+        )
+        changed[start:end] = inserted
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("byte", [0x81, 0x9F, 0xA1, 0xBF, 0xC2, 0x30, 0x80, 0x5F, 0xFF, 0x00, 0x2D])
+def test_a_megabyte_of_one_byte(name: str, byte: int) -> None:
+    _accepts_or_raises_its_error(DECODERS[name], bytes([byte]) * 1_000_000)
+
+
+def _accepts_or_raises_its_error(decoder: Decoder, data: bytes) -> None:
+    try:
+        decoder.run(data)
+        return
+    except decoder.error as error:
+        refusal = error
+    assert str(refusal), "a refusal says why"
+    assert len(str(refusal)) < 2_000, "a refusal does not repeat its input at length"
+    assert isinstance(refusal, DecodeError | AuthenticationError)
+
+
+@settings(max_examples=100, deadline=1000)
+@given(st.binary(max_size=200), st.data())
+def test_signatures_are_right_or_wrong(raw: bytes, data: st.DataObject) -> None:
+    """Checking a signature never raises, whatever stands in its place."""
+    damaged = _damaged(data, SIGNATURE)
+    for signature in (raw, damaged, raw[:64].ljust(64, b"\0")):
+        assert not verify_canister_signature(KEY, b"message", signature, ROOT.public_key_der)
+        assert not verify_bls(ROOT.public_key, b"message", signature)
+        for der in PUBLIC_KEYS[:4]:
+            key = parse_public_key(der)
+            assert not isinstance(key, CanisterKey)
+            assert not key.verify(b"message", signature)
