@@ -7,7 +7,7 @@ certified from the canister's metadata `candid:service`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -15,13 +15,17 @@ from functools import lru_cache
 from cannery.candid.codec import decoder, encoder
 from cannery.candid.did import Interface, parse_did
 from cannery.candid.errors import CandidError
-from cannery.candid.types import Func
+from cannery.candid.keywords import format_name
+from cannery.candid.layout import render
+from cannery.candid.type_syntax import layout_type
+from cannery.candid.types import Func, Type
 from cannery.client.agent import Agent, AsyncAgent
 from cannery.client.errors import ClientError, Unverified
 from cannery.limits import INTERFACE_CACHE_COUNT_MAX
 from cannery.protocol.principal import MANAGEMENT, Principal
 
 SERVICE_SECTION = "candid:service"
+_ONE_LINE_CHARS = 1_000_000
 
 
 class InterfaceError(ClientError):
@@ -56,6 +60,7 @@ class MethodShape:
     encode: Callable[[tuple[object, ...]], bytes]
     decode: Callable[[bytes], tuple[object, ...]]
     signature: str
+    doc: str
 
     def encode_args(self, args: tuple[object, ...]) -> bytes:
         """Encode Python values; raise `TypeError` for a wrong number, `CandidError` for a wrong type."""
@@ -76,32 +81,33 @@ class MethodShape:
             return values[0]
         return values or None
 
-    def effective(self, canister_id: Principal, args: tuple[object, ...]) -> Principal | None:
-        """Give the canister that a management call is about, which says where it is sent."""
-        if canister_id == MANAGEMENT and args and isinstance(args[0], Mapping):
-            target = args[0].get("canister_id")
-            if isinstance(target, Principal):
-                return target
+
+def effective_target(canister_id: Principal, args: Sequence[object]) -> Principal | None:
+    """Give the canister that a management call is about, which says where it is sent; else None."""
+    if canister_id != MANAGEMENT or not args or not isinstance(args[0], Mapping):
         return None
+    for label in ("canister_id", "target_canister"):
+        target = args[0].get(label)
+        if isinstance(target, Principal):
+            return target
+    return None
 
 
-def shape_of(name: str, func: Func) -> MethodShape:
+def shape_of(name: str, func: Func, docs: Sequence[str] = ()) -> MethodShape:
     """Compile one method."""
-    return MethodShape(name, func, encoder(func.args), decoder(func.results), signature_text(name, func))
+    signature = signature_text(name, func)
+    doc = "\n".join([signature, *([""] if docs else []), *docs])
+    return MethodShape(name, func, encoder(func.args), decoder(func.results), signature, doc)
 
 
 def signature_text(name: str, func: Func) -> str:
-    """Write a method as an interface file does, names of types in place of their bodies."""
-    args = ", ".join(_argument_texts(func))
-    results = ", ".join(type_text(result) for result in func.results)
-    modes = "".join(f" {mode}" for mode in func.modes)
-    return f"{name} : ({args}) -> ({results}){modes}"
+    """Write a method on one line, as an interface file does; named types by their names."""
+    return f"{format_name(name)} : {render(layout_type(func), _ONE_LINE_CHARS).removeprefix('func ')}"
 
 
-def _argument_texts(func: Func) -> list[str]:
-    names = [*func.arg_names, *([None] * len(func.args))]
-    texts = [type_text(arg) for arg in func.args]
-    return [text if name is None else f"{name} : {text}" for name, text in zip(names, texts, strict=False)]
+def type_texts(types: Sequence[Type]) -> list[str]:
+    """Write types as an interface file does, each on one line."""
+    return [render(layout_type(item), _ONE_LINE_CHARS) for item in types]
 
 
 class Method:
@@ -112,7 +118,7 @@ class Method:
         self._canister_id = canister_id
         self._shape = shape
         self.__name__ = shape.name
-        self.__doc__ = shape.signature
+        self.__doc__ = shape.doc
 
     def __call__(self, *args: object) -> object:
         """Query where the interface says `query`, else call."""
@@ -121,13 +127,13 @@ class Method:
     def call(self, *args: object) -> object:
         """Call as an update: also a query method is then answered by the whole subnet, certified."""
         shape = self._shape
-        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
         return shape.decode_results(self._agent.call(self._canister_id, shape.name, arg, effective=effective))
 
     def query(self, *args: object) -> object:
         """Ask as a query: answered at once, from the last committed state."""
         shape = self._shape
-        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
         return shape.decode_results(
             self._agent.query(self._canister_id, shape.name, arg, effective=effective)
         )
@@ -144,7 +150,7 @@ class AsyncMethod:
         self._canister_id = canister_id
         self._shape = shape
         self.__name__ = shape.name
-        self.__doc__ = shape.signature
+        self.__doc__ = shape.doc
 
     async def __call__(self, *args: object) -> object:
         """Query where the interface says `query`, else call."""
@@ -153,7 +159,7 @@ class AsyncMethod:
     async def call(self, *args: object) -> object:
         """Call as an update."""
         shape = self._shape
-        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
         return shape.decode_results(
             await self._agent.call(self._canister_id, shape.name, arg, effective=effective)
         )
@@ -161,7 +167,7 @@ class AsyncMethod:
     async def query(self, *args: object) -> object:
         """Ask as a query."""
         shape = self._shape
-        arg, effective = shape.encode_args(args), shape.effective(self._canister_id, args)
+        arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
         return shape.decode_results(
             await self._agent.query(self._canister_id, shape.name, arg, effective=effective)
         )
@@ -187,8 +193,8 @@ class _Interfaced:
         if shape is None:
             func = self._interface.methods.get(name)
             if func is None:
-                raise AttributeError(_unknown_method(name, self._interface.methods))
-            shape = self._shapes[name] = shape_of(name, func)
+                raise AttributeError(unknown_method(name, self._interface.methods))
+            shape = self._shapes[name] = shape_of(name, func, self._interface.docs.get(name, ()))
         return shape
 
     def __dir__(self) -> list[str]:
@@ -241,7 +247,8 @@ async def open_async_actor(agent: AsyncAgent, canister_id: Principal) -> AsyncAc
     return AsyncActor(agent, canister_id, interface_of(canister_id, await agent.metadata(canister_id)))
 
 
-def _unknown_method(name: str, known: Iterable[str]) -> str:
+def unknown_method(name: str, known: Iterable[str]) -> str:
+    """Say that a method is not there, and which are."""
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
