@@ -82,7 +82,8 @@ class PrivatePackage:
         if not self._holds(full):
             if level:
                 raise ImportError(f"there is no module {full!r} in the archive")
-            if not self._is_allowed(full):
+            parts = [f"{full}.{item}" for item in fromlist or ()]
+            if not self._is_allowed(full) and not (parts and all(map(self._is_allowed, parts))):
                 raise ImportError(f"import of {full!r} is not allowed in a canister")
             return builtins.__import__(full, None, None, fromlist or (), 0)
         module = self._load(full)

@@ -2,7 +2,7 @@
 
 Each module hash is loaded once, under its own private package, and the least recently used program is let go
 when there are too many. Loading executes the module's top level, with the imports that `cdk` allows and the
-third-party packages that the operator named; what goes wrong is a `Reject` that names file and line.
+third-party packages that the operator named; what goes wrong is an error that names file and line.
 
 It runs no methods and stores nothing.
 """
@@ -12,15 +12,27 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from typing import TypeVar
 
-from cannery.cdk.build import is_allowed_import
-from cannery.cdk.canister import Canister
+from cannery.cdk.build import BuildError
+from cannery.cdk.checks import LIBRARY
+from cannery.cdk.declare import Canister
+from cannery.cdk.failure import failure_text
 from cannery.cdk.module_file import ModuleError, parse_module
-from cannery.cdk.program import PythonProgram, failure_text
-from cannery.errors import Reject, RejectCode
+from cannery.cdk.program import PythonProgram
+from cannery.errors import CanneryError, Reject, RejectCode
 from cannery.limits import PROGRAM_COUNT_MAX
 from cannery.node.private_package import PrivatePackage
 from cannery.ports import Program, Stopped
+
+T = TypeVar("T")
+
+_KIT_ROOMS = frozenset({"cdk", "candid", "fleet", "apps", "protocol", "errors", "limits"})
+_LIBRARY_TOPS = frozenset(name.partition(".")[0] for name in LIBRARY if "." in name)
+
+
+class LoadError(CanneryError):
+    """A module's own code does not load; the text says what and where."""
 
 
 class PythonPrograms:
@@ -44,17 +56,11 @@ class PythonPrograms:
             return found
         try:
             parsed = parse_module(module)
-        except ModuleError as error:
-            raise _load_reject(module_hash, str(error)) from error
-        package = PrivatePackage(_private_name(module_hash), parsed.files(), self._is_allowed)
-        try:
-            program = PythonProgram(_canister_class(package, parsed.manifest.entry))
-        except Stopped:
-            package.discard()
-            raise
-        except BaseException as error:
-            package.discard()
-            raise _load_reject(module_hash, failure_text(error)) from error
+            package = PrivatePackage(_private_name(module_hash, "module"), parsed.files(), self._is_allowed)
+            program = _load(package, parsed.manifest.entry, PythonProgram)
+        except (ModuleError, LoadError) as error:
+            text = f"module {module_hash.hex()[:16]} cannot be loaded: {error}"
+            raise Reject(RejectCode.CANISTER_ERROR, text, "CNRY0101") from error
         while len(self._loaded) >= self._count_max:
             _, (oldest, _) = self._loaded.popitem(last=False)
             oldest.discard()
@@ -71,18 +77,23 @@ class PythonPrograms:
         return len(self._loaded)
 
 
-class BuildLoader:
-    """Loads sources for `cdk.build.build_module`; `discard` lets go of all that was loaded."""
+class SourceLoader:
+    """Loads sources for `cdk.build.build_module`; what it loaded stays until `discard`."""
 
     def __init__(self, third_party: frozenset[str] = frozenset()) -> None:
         self._is_allowed = allowed_imports(third_party)
         self._packages: list[PrivatePackage] = []
 
     def load(self, sources: Mapping[str, bytes], entry: str) -> type[Canister]:
-        """Load a canister class under a private name that follows from its sources."""
-        digest = sha256(b"".join(path.encode() + b"\0" + sources[path] for path in sorted(sources)))
+        """Load a canister class under a private name that follows from its sources. Raises `BuildError`."""
+        digest = sha256()
+        for path in sorted(sources):
+            digest.update(b"%d:%d:" % (len(path), len(sources[path])) + path.encode() + sources[path])
         package = PrivatePackage(_private_name(digest.digest(), "build"), sources, self._is_allowed)
-        found = _canister_class(package, entry)
+        try:
+            found = _load(package, entry, lambda cls: cls)
+        except LoadError as error:
+            raise BuildError(str(error)) from error
         self._packages.append(package)
         return found
 
@@ -93,30 +104,42 @@ class BuildLoader:
         self._packages.clear()
 
 
+def source_loader(
+    third_party: frozenset[str] = frozenset(),
+) -> Callable[[Mapping[str, bytes], str], type[Canister]]:
+    """Give the loader that `cdk.build.build_module` wants, where nobody needs to discard what it loads."""
+    return SourceLoader(third_party).load
+
+
 def allowed_imports(third_party: frozenset[str]) -> Callable[[str], bool]:
-    """Give the rule of what canister code may import: the kit's list, and packages that the operator
+    """Give the rule of what canister code may import: as in `cdk.checks`, and packages that the operator
     named.
     """
 
     def is_allowed(name: str) -> bool:
-        return is_allowed_import(name, third_party)
+        top, _, rest = name.partition(".")
+        if top == "cannery":
+            return not rest or rest.partition(".")[0] in _KIT_ROOMS
+        if top in third_party or name in LIBRARY:
+            return True
+        return top in LIBRARY and top not in _LIBRARY_TOPS
 
     return is_allowed
 
 
-def _canister_class(package: PrivatePackage, entry: str) -> type[Canister]:
-    found = package.load_class(entry)
-    if not issubclass(found, Canister):
+def _load(package: PrivatePackage, entry: str, make: Callable[[type[Canister]], T]) -> T:
+    try:
+        found = package.load_class(entry)
+        if not issubclass(found, Canister):
+            raise ImportError(f"{entry} is not a subclass of cannery.Canister")
+        return make(found)
+    except Stopped:
         package.discard()
-        raise ImportError(f"{entry!r} is not a subclass of cannery.Canister")
-    return found
+        raise
+    except BaseException as error:
+        package.discard()
+        raise LoadError(failure_text(error)) from error
 
 
-def _private_name(digest: bytes, kind: str = "module") -> str:
+def _private_name(digest: bytes, kind: str) -> str:
     return f"_cannery_{kind}_{digest.hex()[:32]}"
-
-
-def _load_reject(module_hash: bytes, text: str) -> Reject:
-    return Reject(
-        RejectCode.CANISTER_ERROR, f"module {module_hash.hex()[:16]} cannot be loaded: {text}", "CNRY0101"
-    )

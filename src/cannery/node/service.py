@@ -42,7 +42,7 @@ from cannery.replica.ingress import Admitted, Duplicate, admit
 from cannery.replica.keys import CONFIG_KEY, HEAD_KEY, request_key
 from cannery.replica.queries import Query, QueryResult, run_query
 from cannery.replica.reading import read_path
-from cannery.replica.records import HeadRecord, RequestState, RequestStatus
+from cannery.replica.records import HEAD, REQUEST, HeadRecord, RequestState, RequestStatus
 from cannery.replica.rounds import RoundOutcome, run_round
 from cannery.replica.state import Answer
 
@@ -183,6 +183,11 @@ class Subnet:
     def next_wake_ns(self) -> int | None:
         """Give the time at which a timer makes the subnet ready; None where none is set."""
         return self._next_timer_ns
+
+    def wait_ns(self) -> int | None:
+        """Give how long it is until `next_wake_ns`; None where nothing is set."""
+        next_ns = self._next_timer_ns
+        return None if next_ns is None else max(0, next_ns - self._doors.clock.now_ns())
 
     @property
     def failure(self) -> StoreError | None:

@@ -1,0 +1,180 @@
+"""A node's configuration: defaults, what `<data>/cannery.toml` says, and what the command line overrides.
+
+Sections: `[node]` (host, port, processes, memory), `[limits]`, `[prices]`, `[modules]` and `[gateway]`; an
+unknown name is an error, so that a slip does not pass for a setting. docs/configuration.md lists every name.
+Keys, lock and layout of the data directory are `data_dir`'s.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from cannery.errors import CanneryError
+from cannery.limits import (
+    COMPOSITE_CPU_NS_MAX,
+    HOOK_CPU_NS_MAX,
+    MEMORY_BYTES_MIN,
+    MESSAGE_CPU_NS_MAX,
+    QUERY_CPU_NS_MAX,
+)
+from cannery.node.gateway.settings import GatewaySettings
+from cannery.replica.block import PriceSchedule, ReplicaConfig
+
+CONFIG_FILE: Final = "cannery.toml"
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 4943
+_MS: Final = 1_000_000
+_MIB: Final = 2**20
+
+
+class ConfigError(CanneryError):
+    """The configuration does not say what can be done; the text names the setting."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file; unknown names are errors."""
+
+
+class NodeSection(_Section, frozen=True, forbid_unknown_fields=True):
+    """`[node]`: where it listens, and what its processes may use."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    gateway_count: int = 1
+    memory_mib_max: int = 2048
+    no_progress_ms_max: int = 5_000
+    stop_ms_max: int = 30_000
+
+
+class LimitsSection(_Section, frozen=True, forbid_unknown_fields=True):
+    """`[limits]`: what a message may use."""
+
+    message_cpu_ms_max: int = MESSAGE_CPU_NS_MAX // _MS
+    hook_cpu_ms_max: int = HOOK_CPU_NS_MAX // _MS
+    query_cpu_ms_max: int = QUERY_CPU_NS_MAX // _MS
+    composite_cpu_ms_max: int = COMPOSITE_CPU_NS_MAX // _MS
+    argument_mib_max: int = 100
+    reply_mib_max: int = 100
+    canister_quota_count: int = 1_000_000
+    block_window_count: int = 1_000
+
+
+class ModulesSection(_Section, frozen=True, forbid_unknown_fields=True):
+    """`[modules]`: packages beside the kit that canister code may import."""
+
+    third_party_imports: tuple[str, ...] = ()
+
+
+class ConfigFile(_Section, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    node: NodeSection = NodeSection()
+    limits: LimitsSection = LimitsSection()
+    modules: ModulesSection = ModulesSection()
+    prices: dict[str, int] = {}
+    gateway: dict[str, int | float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything a node's processes need to know, but the keys."""
+
+    data: Path
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    gateway_count: int = 1
+    memory_bytes_max: int = 2048 * _MIB
+    no_progress_ms_max: int = 5_000
+    stop_ms_max: int = 30_000
+    replica: ReplicaConfig = field(default_factory=ReplicaConfig)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The addresses to listen on: the loopback of both families where the host is a loopback."""
+        return ("127.0.0.1", "::1") if self.host in ("127.0.0.1", "localhost") else (self.host,)
+
+    @property
+    def third_party(self) -> frozenset[str]:
+        return frozenset(self.replica.third_party_imports)
+
+
+def load_config(data: Path | str, host: str | None = None, port: int | None = None) -> NodeConfig:
+    """Read `<data>/cannery.toml` if it is there; `host` and `port` override it. Raises `ConfigError`."""
+    folder = Path(data).absolute()
+    path = folder / CONFIG_FILE
+    try:
+        text = path.read_text() if path.exists() else ""
+        file = msgspec.convert(tomllib.loads(text), ConfigFile)
+        config = _resolve(folder, file)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return _check(replace(config, host=host or config.host, port=config.port if port is None else port))
+
+
+def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
+    limits = file.limits
+    for name in limits.__struct_fields__:
+        if getattr(limits, name) < 1:
+            raise ConfigError(f"limits.{name} must be at least 1")
+    known = set(PriceSchedule.__struct_fields__)
+    _check_names("prices", file.prices, known)
+    return NodeConfig(
+        data=folder,
+        host=file.node.host,
+        port=file.node.port,
+        gateway_count=file.node.gateway_count,
+        memory_bytes_max=file.node.memory_mib_max * _MIB,
+        no_progress_ms_max=file.node.no_progress_ms_max,
+        stop_ms_max=file.node.stop_ms_max,
+        replica=ReplicaConfig(
+            prices=PriceSchedule(**file.prices),
+            third_party_imports=tuple(sorted(set(file.modules.third_party_imports))),
+            message_cpu_ns_max=limits.message_cpu_ms_max * _MS,
+            hook_cpu_ns_max=limits.hook_cpu_ms_max * _MS,
+            query_cpu_ns_max=limits.query_cpu_ms_max * _MS,
+            composite_cpu_ns_max=limits.composite_cpu_ms_max * _MS,
+            argument_size_bytes_max=limits.argument_mib_max * _MIB,
+            reply_size_bytes_max=limits.reply_mib_max * _MIB,
+            canister_quota_count=limits.canister_quota_count,
+            block_window_count=limits.block_window_count,
+        ),
+        gateway=_gateway_settings(file.gateway),
+    )
+
+
+def _gateway_settings(values: dict[str, int | float]) -> GatewaySettings:
+    defaults = GatewaySettings()
+    _check_names("gateway", values, {known.name for known in fields(GatewaySettings)})
+    for name, value in values.items():
+        default = getattr(defaults, name)
+        if isinstance(default, int) and not isinstance(value, int):
+            raise ConfigError(f"gateway.{name} must be a whole number")
+    return replace(defaults, **values)  # type: ignore[arg-type]  # names and types are checked above
+
+
+def _check_names(section: str, values: dict[str, int] | dict[str, int | float], known: set[str]) -> None:
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"{section}.{name} is not a setting; there are {', '.join(sorted(known))}")
+        if value < 0:
+            raise ConfigError(f"{section}.{name} must not be negative")
+
+
+def _check(config: NodeConfig) -> NodeConfig:
+    if not 0 <= config.port <= 65_535:
+        raise ConfigError(f"port {config.port} is not between 0 and 65535")
+    if not 1 <= config.gateway_count <= 64:
+        raise ConfigError(f"node.gateway_count is {config.gateway_count}, not between 1 and 64")
+    if config.memory_bytes_max < MEMORY_BYTES_MIN:
+        raise ConfigError(f"node.memory_mib_max must be at least {MEMORY_BYTES_MIN // _MIB}")
+    if config.no_progress_ms_max < 100 or config.stop_ms_max < 100:
+        raise ConfigError("node.no_progress_ms_max and node.stop_ms_max must be at least 100")
+    return config

@@ -1,0 +1,184 @@
+"""A node's data directory: its format, its lock, its keys, and where everything stands in it.
+
+    format                  the text "cannery 1"
+    lock                    held by the running node; holds its process id
+    cannery.toml            the operator's settings, if any (see `config`)
+    operator.pem            the first operator's identity (mode 0600)
+    keys/root.bls           the subnet's BLS seed, 64 hex digits (mode 0600)
+    keys/node.pem           the node's Ed25519 key (mode 0600)
+    subnet-0/store/         the store;  subnet-0/running: what runs now;  subnet-0/condemned: what is not run
+    again spool/                  large arguments and replies on their way run/subnet-0.sock       the
+    subnet's socket
+
+It starts nothing and reads no settings.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from cannery.errors import CanneryError, DecodeError
+from cannery.protocol.bls import BlsKey
+from cannery.protocol.identity import Ed25519Identity, KeyIdentity
+from cannery.protocol.pem import format_pem, parse_pem
+
+FORMAT: Final = "cannery 1"
+_SOCKET_PATH_BYTES_MAX: Final = 100
+_SEED_BYTES: Final = 32
+_OWN_NAMES: Final = {"lock", "cannery.toml", "keys", "subnet-0", "spool", "run", "operator.pem", "format.new"}
+
+
+class DataDirError(CanneryError):
+    """The data directory cannot be used; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeys:
+    """The keys of a node: its subnet signs certificates with `root`, it signs query answers with `node`."""
+
+    root: BlsKey
+    node: Ed25519Identity
+    operator: KeyIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """Paths in a data directory."""
+
+    path: Path
+
+    @property
+    def store(self) -> Path:
+        return self.path / "subnet-0" / "store"
+
+    @property
+    def running(self) -> Path:
+        return self.path / "subnet-0" / "running"
+
+    @property
+    def condemned(self) -> Path:
+        return self.path / "subnet-0" / "condemned"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+    @property
+    def operator(self) -> Path:
+        return self.path / "operator.pem"
+
+    @property
+    def socket(self) -> str:
+        """The subnet's socket; in the temporary directory where the path is too long for a Unix socket."""
+        path = self.path / "run" / "subnet-0.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+            return str(path)
+        name = sha256(os.fsencode(self.path)).hexdigest()[:16]
+        return str(Path(tempfile.gettempdir()) / f"cannery-{os.getuid()}-{name}.sock")
+
+
+class DataLock:
+    """The lock of a data directory, held until `release` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "a+")  # noqa: SIM115  (open as long as the lock is held)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            owner = self._file.read(32).strip()
+            self._file.close()
+            raise DataDirError(
+                f"{path.parent} is in use by another node (pid {owner or 'unknown'}):"
+                " stop that one first, or choose another directory with --data"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def open_data_dir(path: Path | str) -> tuple[DataDir, DataLock]:
+    """Lock a data directory and check its format; a new or empty one is set up with fresh keys."""
+    found = DataDir(Path(path).absolute())
+    try:
+        found.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_format(found.path)
+        lock = DataLock(found.path / "lock")
+        _set_up(found)
+    except OSError as error:
+        raise DataDirError(f"cannot use {found.path}: {error.strerror or error}") from error
+    return found, lock
+
+
+def load_keys(path: Path | str) -> NodeKeys:
+    """Read the keys of a data directory."""
+    folder = Path(path)
+    try:
+        seed = bytes.fromhex((folder / "keys" / "root.bls").read_text().strip())
+        node = parse_pem((folder / "keys" / "node.pem").read_text())
+        operator = parse_pem((folder / "operator.pem").read_text())
+        root = BlsKey.from_seed(seed)
+    except (OSError, ValueError, DecodeError) as error:
+        raise DataDirError(f"cannot read the keys in {folder}: {error}") from error
+    if not isinstance(node, Ed25519Identity):
+        raise DataDirError(f"{folder / 'keys' / 'node.pem'} is not an Ed25519 key")
+    return NodeKeys(root, node, operator)
+
+
+def _check_format(path: Path) -> None:
+    file = path / "format"
+    if file.exists():
+        text = file.read_text(errors="replace").strip()
+        if text != FORMAT:
+            raise DataDirError(
+                f"{path} holds data of {text[:40]!r}, and this version reads {FORMAT!r}:"
+                " start the version that wrote it, or choose another directory with --data"
+            )
+        return
+    # A set-up that was cut short leaves some of its own files, and no store yet.
+    strangers = sorted({entry.name for entry in path.iterdir()} - _OWN_NAMES)
+    if not strangers and DataDir(path).store.exists():
+        strangers = ["subnet-0"]
+    if strangers:
+        raise DataDirError(
+            f"{path} is no data directory of a node (it holds {strangers[0]!r}):"
+            " choose an empty directory with --data"
+        )
+
+
+def _set_up(found: DataDir) -> None:
+    for folder in ("keys", "subnet-0", "spool", "run"):
+        (found.path / folder).mkdir(mode=0o700, exist_ok=True)
+    _create_secret(found.path / "keys" / "root.bls", secrets.token_hex(_SEED_BYTES) + "\n")
+    _create_secret(found.path / "keys" / "node.pem", format_pem(Ed25519Identity(secrets.token_bytes(32))))
+    _create_secret(found.operator, format_pem(Ed25519Identity(secrets.token_bytes(32))))
+    # The format is written last: a directory whose set-up was cut short has no format, and no data.
+    _create_secret(found.path / "format", FORMAT + "\n")
+
+
+def _create_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, whole or not at all; one that is there stays."""
+    if path.exists():
+        return
+    partial = path.with_name(path.name + ".new")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
