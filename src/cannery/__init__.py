@@ -1,1 +1,141 @@
-"""Cannery: small durable servers in Python, one for every user, group or zone."""
+"""Cannery: small durable servers in Python, one for every user, group or zone.
+
+Authors of canisters import from here. A name is loaded when it is first asked for, so that the lower floors do not
+load the kit.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cannery.candid.python import (
+        Case,
+        FuncRef,
+        Results,
+        ServiceRef,
+        Some,
+        Variant,
+        empty,
+        field,
+        float32,
+        func_of,
+        int8,
+        int16,
+        int32,
+        int64,
+        nat,
+        nat8,
+        nat16,
+        nat32,
+        nat64,
+        record,
+        reserved,
+        service_of,
+        variant,
+    )
+    from cannery.cdk.calls import Call, Outcome, Pending, RawOutcome, encode_args
+    from cannery.cdk.context import Context
+    from cannery.cdk.declare import (
+        Canister,
+        composite_query,
+        continuation,
+        health,
+        init,
+        inspect_message,
+        post_upgrade,
+        pre_upgrade,
+        query,
+        timer,
+        update,
+    )
+    from cannery.cdk.pages import Page
+    from cannery.cdk.service import Service, method
+    from cannery.cdk.stable_cell import StableCell
+    from cannery.cdk.stable_log import StableLog
+    from cannery.cdk.stable_map import StableMap, StableSet
+    from cannery.errors import Reject, Trap
+    from cannery.protocol.principal import Principal
+
+__all__ = [
+    "Call",
+    "Canister",
+    "Case",
+    "Context",
+    "FuncRef",
+    "Outcome",
+    "Page",
+    "Pending",
+    "Principal",
+    "RawOutcome",
+    "Reject",
+    "Results",
+    "Service",
+    "ServiceRef",
+    "Some",
+    "StableCell",
+    "StableLog",
+    "StableMap",
+    "StableSet",
+    "Trap",
+    "Variant",
+    "composite_query",
+    "continuation",
+    "empty",
+    "encode_args",
+    "field",
+    "float32",
+    "func_of",
+    "health",
+    "init",
+    "inspect_message",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "method",
+    "nat",
+    "nat8",
+    "nat16",
+    "nat32",
+    "nat64",
+    "post_upgrade",
+    "pre_upgrade",
+    "query",
+    "record",
+    "reserved",
+    "service_of",
+    "timer",
+    "update",
+    "variant",
+]
+
+_HOMES = MappingProxyType(
+    {
+        "cannery.candid.python": "Case FuncRef Results ServiceRef Some Variant empty field float32 func_of int8 int16 int32 "
+        "int64 nat nat8 nat16 nat32 nat64 record reserved service_of variant",
+        "cannery.cdk.calls": "Call Outcome Pending RawOutcome encode_args",
+        "cannery.cdk.context": "Context",
+        "cannery.cdk.declare": "Canister composite_query continuation health init inspect_message post_upgrade pre_upgrade "
+        "query timer update",
+        "cannery.cdk.pages": "Page",
+        "cannery.cdk.service": "Service method",
+        "cannery.cdk.stable_cell": "StableCell",
+        "cannery.cdk.stable_log": "StableLog",
+        "cannery.cdk.stable_map": "StableMap StableSet",
+        "cannery.errors": "Reject Trap",
+        "cannery.protocol.principal": "Principal",
+    }
+)
+_HOME_OF = MappingProxyType({name: home for home, names in _HOMES.items() for name in names.split()})
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'cannery' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

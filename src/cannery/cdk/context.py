@@ -1,0 +1,255 @@
+"""The context of a message, `ctx`: who calls, what time it is, and everything a method may do beside its own state.
+
+IC interface specification, "System imports", in Python shapes over `ports.System`. Time and chance come from the
+block: they are the same in every replay. What an entry point does not allow (a query that sends a call) is refused by
+the system with a trap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar, overload
+
+from cannery import limits
+from cannery.candid import types as ct
+from cannery.cdk.calls import Call, Outcome, Pending, read_outcome
+from cannery.cdk.entries import ContinuationEntry, TimerEntry
+from cannery.cdk.forward import FORWARD, encode_answerer
+from cannery.cdk.stable_values import ValueCodec
+from cannery.errors import CanneryError, Reject, Trap
+from cannery.ports import CallOutcome, CallRequest, System
+from cannery.protocol.principal import Principal
+
+T = TypeVar("T")
+
+SECOND_NS = 1_000_000_000
+
+
+class Refusal(CanneryError):
+    """Ends a method with a reject for its caller; what it wrote before is kept."""
+
+
+class _Nothing:
+    """The type of `NOTHING`: no saved value was given."""
+
+
+NOTHING = _Nothing()
+
+
+class Context:
+    """One message as its method sees it."""
+
+    __slots__ = ("_answerer", "_continuations", "_system", "_timers")
+
+    def __init__(
+        self,
+        system: System,
+        continuations: Mapping[str, ContinuationEntry],
+        timers: Mapping[str, TimerEntry],
+        answerer: tuple[str, tuple[ct.Type, ...]] | None,
+    ) -> None:
+        self._system = system
+        self._continuations = continuations
+        self._timers = timers
+        self._answerer = answerer
+
+    # who and when
+
+    @property
+    def caller(self) -> Principal:
+        """Who sent this message; in continuations and timers the canister itself."""
+        return Principal(self._system.caller)
+
+    @property
+    def id(self) -> Principal:
+        """This canister."""
+        return Principal(self._system.canister_id)
+
+    @property
+    def now_ns(self) -> int:
+        """The block's time in nanoseconds since 1970; it rises from round to round."""
+        return self._system.now_ns
+
+    @property
+    def version(self) -> int:
+        """The canister's version: rises with every change of its code or settings."""
+        return self._system.canister_version
+
+    @property
+    def method_name(self) -> str:
+        """The method that was called; in `@inspect_message` the one that is to be called."""
+        return self._system.name
+
+    @property
+    def arg(self) -> bytes:
+        """The message's argument, undecoded."""
+        return self._system.arg
+
+    def is_controller(self, principal: Principal) -> bool:
+        """Tell whether a principal may change this canister's code and settings."""
+        return self._system.is_controller(principal.raw)
+
+    def is_operator(self, principal: Principal) -> bool:
+        """Tell whether a principal is an operator of the node."""
+        return self._system.is_operator(principal.raw)
+
+    # answers
+
+    def reject(self, message: str) -> NoReturn:
+        """End the method with a reject for the caller; what was written before is kept, as on the IC."""
+        raise Refusal(message)
+
+    def trap(self, message: str) -> NoReturn:
+        """End the method, drop everything it wrote and sent, and reject to the caller."""
+        raise Trap(message)
+
+    # calls
+
+    @overload
+    def call(self, call: Call[T], *, cycles: int = 0) -> Pending[T]: ...
+    @overload
+    def call(
+        self, call: Call[T], *, then: Callable[..., object], saved: object = NOTHING, cycles: int = 0
+    ) -> Pending[
+        Any
+    ]: ...  # what the continuation answers is compared with the method's results when it is returned
+    def call(
+        self,
+        call: Call[T],
+        *,
+        then: Callable[..., object] | None = None,
+        saved: object = NOTHING,
+        cycles: int = 0,
+    ) -> Pending[Any]:
+        """Send a call; its continuation `then` runs with the outcome and with `saved`.
+
+        Return the result from a method to answer later. Without `then`, the callee's reply (or reject) becomes the
+        answer as it is. Raises Reject, which may be caught, where a queue is full or cycles are short.
+        """
+        if then is None:
+            return self._forward(call, saved, cycles)
+        name = getattr(then, "__name__", "")
+        entry = self._continuations.get(name)
+        if entry is None or getattr(then, "__func__", None) is not entry.function:
+            raise TypeError("then= is a method of this canister that is decorated with @continuation")
+        data = _saved_bytes(entry.saved, saved, name)
+        request = CallRequest(call.callee, call.method, call.arg, cycles, name, data)
+        return Pending(self._system.call(request), entry.results)
+
+    def notify(self, call: Call[object], *, cycles: int = 0) -> None:
+        """Send a call whose outcome nobody waits for."""
+        self._system.call(CallRequest(call.callee, call.method, call.arg, cycles))
+
+    def query(self, call: Call[T]) -> Outcome[T]:
+        """Ask another canister's query on the same committed state; composite queries only."""
+        try:
+            reply = CallOutcome(self._system.query(call.callee, call.method, call.arg))
+        except Reject as reject:
+            reply = CallOutcome(reject_code=int(reject.code), reject_message=reject.message)
+        outcome: Outcome[Any]  # the call's result types were declared as T
+        if call.results is None:
+            outcome = Outcome(reply.reply, reply.reject_code, reply.reject_message, 0)
+        else:
+            outcome = read_outcome(reply, call.results)
+        return outcome
+
+    def _forward(self, call: Call[T], saved: object, cycles: int) -> Pending[T]:
+        if saved is not NOTHING:
+            raise TypeError("saved= goes with then=: without a continuation nobody reads it")
+        if self._answerer is None:
+            raise TypeError("nobody waits for an answer here: use ctx.notify, or give then=")
+        name, results = self._answerer
+        request = CallRequest(call.callee, call.method, call.arg, cycles, FORWARD, encode_answerer(name))
+        return Pending(self._system.call(request), results)
+
+    # cycles
+
+    @property
+    def balance(self) -> int:
+        """This canister's cycles."""
+        return self._system.cycles_balance()
+
+    @property
+    def available(self) -> int:
+        """The cycles that came with this call and are not accepted yet."""
+        return self._system.cycles_available()
+
+    def accept(self, amount_max: int) -> int:
+        """Accept up to so many of the cycles that came with this call; return how many."""
+        return self._system.cycles_accept(amount_max)
+
+    # certified data, chance, log
+
+    def certified_data_set(self, data: bytes) -> None:
+        """Set the up to 32 bytes that certificates prove about this canister."""
+        self._system.certified_data_set(data)
+
+    def data_certificate(self) -> bytes | None:
+        """Return, in a query, the certificate of the certified data."""
+        return self._system.data_certificate()
+
+    def random_bytes(self, count: int) -> bytes:
+        """Return random bytes out of the block: unknown before it, the same in every replay."""
+        if not 0 <= count <= limits.RANDOM_SIZE_BYTES_MAX:
+            raise ValueError(f"random_bytes gives 0 to {limits.RANDOM_SIZE_BYTES_MAX} bytes, not {count}")
+        return self._system.random_bytes(count)
+
+    def random_below(self, bound: int) -> int:
+        """Return a random number from 0 to bound - 1, each equally likely to within 2^-64."""
+        if bound <= 0:
+            raise ValueError(f"random_below needs a bound above 0, not {bound}")
+        count = (bound.bit_length() + 7) // 8 + 8
+        return int.from_bytes(self.random_bytes(count), "big") % bound
+
+    def log(self, text: str) -> None:
+        """Add a line to the canister's log, which its controllers read; a long text is cut."""
+        if len(text) > limits.LOG_TEXT_SIZE_CHARS_MAX:
+            text = text[: limits.LOG_TEXT_SIZE_CHARS_MAX - 1] + "…"
+        self._system.log(text)
+
+    # timers
+
+    def timer_set(
+        self,
+        method: Callable[..., None],
+        *,
+        after_s: float | None = None,
+        at_ns: int | None = None,
+        every_s: float | None = None,
+        saved: object = NOTHING,
+    ) -> int:
+        """Run a `@timer` method after or at a time, once or every so many seconds; return the timer's number.
+
+        Timers are durable: they survive restarts and upgrades. `every_s` alone starts after one period.
+        """
+        name = getattr(method, "__name__", "")
+        entry = self._timers.get(name)
+        if entry is None or getattr(method, "__func__", None) is not entry.function:
+            raise TypeError("timer_set takes a method of this canister that is decorated with @timer")
+        if (after_s is None) == (at_ns is None) and not (after_s is None and every_s is not None):
+            raise TypeError("timer_set takes after_s= or at_ns=, or every_s= alone")
+        every_ns = 0 if every_s is None else _nanoseconds(every_s)
+        if every_s is not None and every_ns <= 0:
+            raise ValueError("every_s= is above 0")
+        if at_ns is None:
+            at_ns = self._system.now_ns + (every_ns if after_s is None else _nanoseconds(after_s))
+        return self._system.timer_set(name, at_ns, every_ns, _saved_bytes(entry.saved, saved, name))
+
+    def timer_cancel(self, timer: int) -> bool:
+        """Cancel a timer; say whether it was set."""
+        return self._system.timer_cancel(timer)
+
+
+def _nanoseconds(seconds: float) -> int:
+    whole = int(seconds)
+    return whole * SECOND_NS + int((seconds - whole) * SECOND_NS)
+
+
+def _saved_bytes(codec: ValueCodec[object] | None, saved: object, name: str) -> bytes:
+    if codec is None:
+        if saved is not NOTHING:
+            raise TypeError(f"{name} has no parameter for a saved value")
+        return b""
+    if saved is NOTHING:
+        raise TypeError(f"{name} needs saved=")
+    return codec.write(saved)

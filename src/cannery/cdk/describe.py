@@ -1,0 +1,268 @@
+"""Read a canister class once: its methods, hooks, continuations, timers and collections, with clear errors.
+
+Everything else (running, building, the interface text) works on the `Description` made here. No method runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cannery import limits
+from cannery.candid import types as ct
+from cannery.cdk.calls import Outcome, RawOutcome
+from cannery.cdk.context import Context
+from cannery.cdk.declare import NAMESPACE_ATTRIBUTE, Canister, RoleNote, role_of
+from cannery.cdk.entries import ContinuationEntry, MethodEntry, TimerEntry
+from cannery.cdk.hints import (
+    DeclarationError,
+    Parameter,
+    candid_type,
+    method_hints,
+    parameters_of,
+    result_types,
+    split_pending,
+)
+from cannery.cdk.part import CollectionSpec, InternalHandler, Part
+from cannery.cdk.stable_values import ValueCodec
+
+HOOKS = ("init", "pre_upgrade", "post_upgrade", "health", "inspect_message")
+
+_MUTABLE = (list, dict, set, bytearray, deque, Counter, OrderedDict)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A canister class, taken apart; every mapping is in the order of the names."""
+
+    cls: type[Canister]
+    methods: dict[str, MethodEntry]
+    hooks: dict[str, MethodEntry]
+    continuations: dict[str, ContinuationEntry]
+    timers: dict[str, TimerEntry]
+    collections: tuple[CollectionSpec, ...]
+    internal_continuations: dict[str, InternalHandler]
+    internal_timers: dict[str, InternalHandler]
+
+
+@lru_cache(maxsize=limits.DESCRIPTION_CACHE_COUNT_MAX)
+def describe(cls: type[Canister]) -> Description:
+    """Describe a canister class; raise DeclarationError for what is not as it must be."""
+    if not (isinstance(cls, type) and issubclass(cls, Canister)) or cls is Canister:
+        raise DeclarationError(f"{cls!r} is no subclass of Canister")
+    _refuse_init(cls)
+    roles: list[tuple[str, RoleNote, Callable[..., object]]] = []
+    parts: list[Part] = []
+    for attribute, value in _attributes(cls):
+        note = role_of(value)
+        if note is not None:
+            roles.append((attribute, note, value))
+        elif isinstance(value, Part):
+            parts.append(value)
+        else:
+            _check_attribute(cls, attribute, value)
+    return _assemble(cls, roles, parts)
+
+
+def _assemble(
+    cls: type[Canister], roles: list[tuple[str, RoleNote, Callable[..., object]]], parts: list[Part]
+) -> Description:
+    methods: dict[str, MethodEntry] = {}
+    hooks: dict[str, MethodEntry] = {}
+    continuations: dict[str, ContinuationEntry] = {}
+    timers: dict[str, TimerEntry] = {}
+    names: dict[str, object] = getattr(cls, NAMESPACE_ATTRIBUTE)
+    for attribute, note, function in roles:
+        where = f"{cls.__name__}.{attribute}"
+        name = note.name or attribute
+        if note.role == "continuation":
+            continuations[attribute] = _continuation_entry(attribute, function, where, names)
+        elif note.role == "timer":
+            timers[attribute] = _timer_entry(attribute, function, where, names)
+        elif note.role in HOOKS:
+            if note.role in hooks:
+                raise DeclarationError(f"{where}: the class has two @{note.role} methods")
+            hooks[note.role] = _hook_entry(note, function, where, names)
+        elif name in methods:
+            raise DeclarationError(f"{where}: the class has two methods with the Candid name {name!r}")
+        else:
+            methods[name] = _method_entry(name, note, function, where, names)
+    collections = tuple(sorted((c for part in parts for c in part.collections()), key=lambda c: c.name))
+    for before, after in zip(collections, collections[1:], strict=False):
+        if before.name == after.name:
+            raise DeclarationError(f"{cls.__name__}: two collections have the name {after.name!r}")
+    return Description(
+        cls,
+        methods,
+        hooks,
+        continuations,
+        timers,
+        collections,
+        {h.name: h for part in parts for h in part.continuations()},
+        {h.name: h for part in parts for h in part.timers()},
+    )
+
+
+def _attributes(cls: type) -> Iterator[tuple[str, typing.Any]]:  # attributes of a class are of any type
+    names = sorted({name for base in cls.__mro__ if base not in (object, Canister) for name in vars(base)})
+    for name in names:
+        if not (name.startswith("__") and name.endswith("__")):
+            yield name, inspect.getattr_static(cls, name)
+
+
+def _refuse_init(cls: type) -> None:
+    for base in cls.__mro__:
+        if base in (object, Canister):
+            continue
+        for name in ("__init__", "__new__", "__setattr__", "__getattr__", "__getattribute__", "__slots__"):
+            if name in vars(base):
+                advice = (
+                    "use @init for what happens at installation" if name == "__init__" else "leave it out"
+                )
+                raise DeclarationError(
+                    f"{base.__name__}.{name}: a fresh instance serves each message; {advice}"
+                )
+
+
+def _check_attribute(cls: type, attribute: str, value: object) -> None:
+    if isinstance(value, _MUTABLE):
+        raise DeclarationError(
+            f"{cls.__name__}.{attribute}: a {type(value).__name__} on the class would be shared and lost: declare a "
+            "stable collection, or a tuple, frozenset or MappingProxyType for what never changes"
+        )
+
+
+def _after_ctx(
+    function: Callable[..., object], where: str, names: dict[str, object]
+) -> tuple[list[Parameter], dict[str, object]]:
+    hints = method_hints(function, where, names)
+    parameters = parameters_of(function, hints, where)
+    if not parameters or not (
+        parameters[0].hint is Context or (parameters[0].name == "ctx" and not parameters[0].hinted)
+    ):
+        raise DeclarationError(f"{where}: the parameter after self is 'ctx: Context'")
+    return parameters[1:], hints
+
+
+def _argument_types(parameters: list[Parameter], where: str) -> tuple[ct.Type, ...]:
+    types = []
+    for parameter in parameters:
+        if not parameter.hinted:
+            raise DeclarationError(f"{where}: parameter {parameter.name!r} has no type hint")
+        if parameter.has_default:
+            raise DeclarationError(
+                f"{where}: parameter {parameter.name!r} has a default, which Candid does not know: "
+                "declare it as 'T | None' and decide in the method"
+            )
+        types.append(candid_type(parameter.hint, f"{where}, parameter {parameter.name!r}"))
+    return tuple(types)
+
+
+def _return_hint(hints: dict[str, object], where: str) -> object:
+    if "return" not in hints:
+        raise DeclarationError(f"{where}: the return hint is missing; write '-> None' for no result")
+    hint = hints["return"]
+    return None if hint is type(None) else hint
+
+
+def _method_entry(
+    name: str, note: RoleNote, function: Callable[..., object], where: str, names: dict[str, object]
+) -> MethodEntry:
+    parameters, hints = _after_ctx(function, where, names)
+    answer, now, later = split_pending(_return_hint(hints, where), where)
+    if later and note.role != "update":
+        raise DeclarationError(f"{where}: a {note.role} cannot answer later")
+    results = result_types(answer, where)
+    if note.role == "oneway" and results:
+        raise DeclarationError(f"{where}: a oneway method has no result; write '-> None'")
+    if not name or len(name.encode()) > limits.METHOD_NAME_SIZE_BYTES_MAX:
+        raise DeclarationError(f"{where}: the Candid name is empty or longer than the limit")
+    return MethodEntry(
+        name=name,
+        role=note.role,
+        function=function,
+        arg_names=tuple(p.name for p in parameters),
+        args=_argument_types(parameters, where),
+        results=results,
+        now=now,
+        later=later,
+        doc=inspect.cleandoc(function.__doc__ or ""),
+    )
+
+
+def _hook_entry(
+    note: RoleNote, function: Callable[..., object], where: str, names: dict[str, object]
+) -> MethodEntry:
+    parameters, hints = _after_ctx(function, where, names)
+    if parameters and note.role not in ("init", "post_upgrade"):
+        raise DeclarationError(f"{where}: @{note.role} takes no arguments")
+    hint = _return_hint(hints, where)
+    allowed: dict[str, tuple[object, ...]] = {"health": (None, bool), "inspect_message": (bool,)}
+    if hint not in allowed.get(note.role, (None,)):
+        raise DeclarationError(f"{where}: @{note.role} returns {_spell(allowed.get(note.role, (None,)))}")
+    return MethodEntry(
+        name=note.role,
+        role=note.role,
+        function=function,
+        arg_names=tuple(p.name for p in parameters),
+        args=_argument_types(parameters, where),
+        results=(),
+        now=True,
+        later=False,
+        doc=inspect.cleandoc(function.__doc__ or ""),
+    )
+
+
+def _spell(hints: tuple[object, ...]) -> str:
+    return " or ".join("None" if hint is None else getattr(hint, "__name__", repr(hint)) for hint in hints)
+
+
+def _continuation_entry(
+    name: str, function: Callable[..., object], where: str, names: dict[str, object]
+) -> ContinuationEntry:
+    parameters, hints = _after_ctx(function, where, names)
+    if len(parameters) not in (1, 2):
+        raise DeclarationError(
+            f"{where}: a continuation takes (self, ctx, outcome: Outcome[T]), or saved: S behind"
+        )
+    answer, now, later = split_pending(_return_hint(hints, where), where)
+    outcome = parameters[0].hint
+    if outcome is RawOutcome:
+        outcome_types = None
+    elif typing.get_origin(outcome) is Outcome:
+        outcome_types = result_types(typing.get_args(outcome)[0], where)
+    else:
+        raise DeclarationError(
+            f"{where}: the parameter {parameters[0].name!r} is an Outcome[T] with the type that the callee returns, "
+            "or a RawOutcome"
+        )
+    return ContinuationEntry(
+        name=name,
+        function=function,
+        outcome=outcome_types,
+        saved=_saved_codec(parameters[1:], where),
+        results=result_types(answer, where),
+        now=now,
+        later=later,
+    )
+
+
+def _timer_entry(
+    name: str, function: Callable[..., object], where: str, names: dict[str, object]
+) -> TimerEntry:
+    parameters, hints = _after_ctx(function, where, names)
+    if len(parameters) > 1:
+        raise DeclarationError(f"{where}: a timer method takes (self, ctx) or (self, ctx, saved: S)")
+    if _return_hint(hints, where) is not None:
+        raise DeclarationError(f"{where}: nobody waits for a timer; write '-> None'")
+    return TimerEntry(name, function, _saved_codec(parameters, where))
+
+
+def _saved_codec(parameters: list[Parameter], where: str) -> ValueCodec[object] | None:
+    if not parameters:
+        return None
+    return ValueCodec(f"{where}, saved value", _argument_types(parameters, where)[0])

@@ -1,0 +1,80 @@
+"""A part of a canister: a class attribute that brings stable collections, and perhaps continuations and timers.
+
+`StableMap` and its sisters are parts with one collection; `Delivery` and `MessageLog` are made of several. A part is
+declared once per class and bound, when a method first touches it, to the activation's system. Nothing is read by
+binding.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cannery.candid import types as ct
+from cannery.cdk.manifest import CollectionKind
+from cannery.cdk.stable_values import Conversion
+from cannery.ports import System
+
+SYSTEM_ATTRIBUTE = "_cannery_system"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a collection is: `key` is its key type's shape ("" without one), `value` None for sets."""
+
+    name: str
+    kind: CollectionKind
+    key: str
+    value: ct.Type | None
+    renamed_from: tuple[str, ...] = ()
+    conversions: tuple[Conversion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InternalHandler:
+    """A continuation or timer that a part brings: its full name, the type of its saved value, what runs."""
+
+    name: str
+    saved: ct.Type | None
+    run: Callable[[System], None]
+
+
+class Part(ABC):
+    """A class attribute of a canister that brings stable state."""
+
+    @abstractmethod
+    def collections(self) -> tuple[CollectionSpec, ...]:
+        """Give the collections of this part."""
+
+    def continuations(self) -> tuple[InternalHandler, ...]:
+        """Give the continuations that this part brings."""
+        return ()
+
+    def timers(self) -> tuple[InternalHandler, ...]:
+        """Give the timer methods that this part brings."""
+        return ()
+
+
+Bound = TypeVar("Bound")
+
+
+def bound_view(instance: object, name: str, bind: Callable[[System], Bound]) -> Bound:
+    """Make the view of a part for an instance, and keep it there for the rest of the activation."""
+    attributes = instance.__dict__
+    try:
+        system = attributes[SYSTEM_ATTRIBUTE]
+    except KeyError:
+        raise RuntimeError(
+            f"{type(instance).__name__} was made by hand: the node makes one for every message it runs"
+        ) from None
+    view = attributes[name] = bind(system)
+    return view
+
+
+def names_of(renamed_from: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
+    """Turn the argument `renamed_from` into a tuple of earlier names."""
+    if renamed_from is None:
+        return ()
+    return (renamed_from,) if isinstance(renamed_from, str) else tuple(renamed_from)
