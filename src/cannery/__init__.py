@@ -1,7 +1,7 @@
 """Cannery: small durable servers in Python, one for every user, group or zone.
 
-Authors of canisters import from here. A name is loaded when it is first asked for, so that the lower floors do not
-load the kit.
+Authors of canisters import from here. A name is loaded when it is first asked for, so that the lower floors
+do not load the kit.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ __all__ = [
 
 _HOMES = MappingProxyType(
     {
-        "cannery.candid.python": "Case FuncRef Results ServiceRef Some Variant empty field float32 func_of int8 int16 int32 "
-        "int64 nat nat8 nat16 nat32 nat64 record reserved service_of variant",
+        "cannery.candid.python": "Case FuncRef Results ServiceRef Some Variant empty field float32 func_of "
+        "int8 int16 int32 int64 nat nat8 nat16 nat32 nat64 record reserved service_of variant",
         "cannery.cdk.calls": "Call Outcome Pending RawOutcome encode_args",
         "cannery.cdk.context": "Context",
-        "cannery.cdk.declare": "Canister composite_query continuation health init inspect_message post_upgrade pre_upgrade "
-        "query timer update",
+        "cannery.cdk.declare": "Canister composite_query continuation health init inspect_message "
+        "post_upgrade pre_upgrade query timer update",
         "cannery.cdk.pages": "Page",
         "cannery.cdk.service": "Service method",
         "cannery.cdk.stable_cell": "StableCell",

@@ -1,8 +1,10 @@
-"""A small, honest `System` in memory: one canister's state and one activation at a time, for tests of programs.
+"""A small, honest `System` in memory: one canister's state and one activation at a time, for tests of
+programs.
 
-`MemoryCanister` keeps state between activations, `MemorySystem` is one activation: its writes go to an overlay that
-`run` keeps where the program returns and drops where it raises. No rounds, no scheduling, no charges: the state
-machine has those. Everything that would go out (calls, timers, answers) is kept as a value to look at.
+`MemoryCanister` keeps state between activations, `MemorySystem` is one activation: its writes go to an
+overlay that `run` keeps where the program returns and drops where it raises. No rounds, no scheduling, no
+charges: the state machine has those. Everything that would go out (calls, timers, answers) is kept as a value
+to look at.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The source archive inside a module: a zip file of stored files, sorted by path, without times.
 
-One set of files has one archive, byte for byte: nothing is compressed (compressors differ between versions), and an
-archive that is not in this form is refused. The whole module may be gzipped instead. Any zip tool opens it.
+One set of files has one archive, byte for byte: nothing is compressed (compressors differ between versions),
+and an archive that is not in this form is refused. The whole module may be gzipped instead. Any zip tool
+opens it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class ArchiveError(DecodeError):
 
 
 def build_archive(files: Mapping[str, bytes]) -> bytes:
-    """Build the archive of files by path (`pkg/module.py`); raise ArchiveError for a path or size it cannot hold."""
+    """Build the archive of files by path (`pkg/module.py`); raise ArchiveError for a path or size it cannot
+    hold."""
     if len(files) > limits.MODULE_FILE_COUNT_MAX:
         raise ArchiveError(f"a module holds at most {limits.MODULE_FILE_COUNT_MAX} files, got {len(files)}")
     bodies: list[bytes] = []

@@ -1,7 +1,7 @@
 """Build a module out of sources: static checks, then description, interface text, manifest and archive.
 
-The same sources give the same bytes. Loading the sources is the caller's part (`node.python_runtime` does it under a
-private package); nothing here executes them.
+The same sources give the same bytes. Loading the sources is the caller's part (`node.python_runtime` does it
+under a private package); nothing here executes them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def build_module(
 ) -> BuiltModule:
     """Build the module of the class at `entry` (`module:Class`); raise BuildError.
 
-    `sources` are files by archive path; `third_party` the top-level packages that the node's configuration allows.
+    `sources` are files by archive path; `third_party` the top-level packages that the node's configuration
+    allows.
     """
     findings = check_sources(sources, third_party)
     if findings:

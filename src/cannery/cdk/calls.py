@@ -1,7 +1,8 @@
 """Calls to other canisters as values: what to call, what is under way, what came back.
 
-IC interface specification, "Inter-canister calls". A `Call` is made by a typed interface (`service`) or by hand; only
-`Context` sends it. A call in flight is a record of the node, so none of these objects outlives its message.
+IC interface specification, "Inter-canister calls". A `Call` is made by a typed interface (`service`) or by
+hand; only `Context` sends it. A call in flight is a record of the node, so none of these objects outlives its
+message.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T_co]):
-    """A call that could be made: callee, method, encoded argument, and the result types where they are known."""
+    """A call that could be made: callee, method, encoded argument, and the result types where they are
+    known."""
 
     callee: bytes
     method: str
@@ -48,8 +50,8 @@ class Call(Generic[T_co]):
     ) -> Call[object]:
         """Make a call by hand: `types` and `returns` are type hints, one for each value.
 
-        Without `types` they are inferred as `encode_args` does. Without `returns` the continuation's hint reads the
-        reply.
+        Without `types` they are inferred as `encode_args` does. Without `returns` the continuation's hint
+        reads the reply.
         """
         arg = encode_args(*args, types=types)
         results = None if returns is None else tuple(type_of(hint) for hint in returns)
@@ -57,7 +59,8 @@ class Call(Generic[T_co]):
 
 
 def encode_args(*values: object, types: Sequence[object] | None = None) -> bytes:
-    """Encode values as an argument, for the installation of a child: by type hints, or by what the values are.
+    """Encode values as an argument, for the installation of a child: by type hints, or by what the values
+    are.
 
     Inferred are records and variants of classes, bool, str, bytes, Principal and None; an int needs `types`.
     """
@@ -126,7 +129,8 @@ class RawOutcome(Outcome[bytes]):
 
 
 def read_outcome(outcome: CallOutcome, types: tuple[ct.Type, ...]) -> Outcome[object]:
-    """Decode an outcome; a reply that is not of these types counts as a reject, so that a continuation can clean up."""
+    """Decode an outcome; a reply that is not of these types counts as a reject, so that a continuation can
+    clean up."""
     if outcome.reject_code:
         return Outcome(None, outcome.reject_code, outcome.reject_message, outcome.cycles_refunded)
     try:

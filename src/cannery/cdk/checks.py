@@ -1,7 +1,8 @@
-"""Static checks of canister sources: what would make two replays differ, or reach around the context, is refused.
+"""Static checks of canister sources: what would make two replays differ, or reach around the context, is
+refused.
 
-Read with `ast`, so that every finding has its file and line. This is a help against mistakes, not a sandbox: Python
-canisters are trusted code (ARCHITECTURE.md, "Trust borders").
+Read with `ast`, so that every finding has its file and line. This is a help against mistakes, not a sandbox:
+Python canisters are trusted code (ARCHITECTURE.md, "Trust borders").
 """
 
 from __future__ import annotations
@@ -12,7 +13,41 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 LIBRARY = frozenset(
-    ["__future__", "abc", "base64", "binascii", "bisect", "collections", "copy", "dataclasses", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "html", "itertools", "json", "keyword", "math", "numbers", "operator", "re", "statistics", "string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse", "zlib"]
+    (
+        "__future__",
+        "abc",
+        "base64",
+        "binascii",
+        "bisect",
+        "collections",
+        "copy",
+        "dataclasses",
+        "decimal",
+        "difflib",
+        "enum",
+        "fractions",
+        "functools",
+        "hashlib",
+        "heapq",
+        "hmac",
+        "html",
+        "itertools",
+        "json",
+        "keyword",
+        "math",
+        "numbers",
+        "operator",
+        "re",
+        "statistics",
+        "string",
+        "struct",
+        "textwrap",
+        "types",
+        "typing",
+        "unicodedata",
+        "urllib.parse",
+        "zlib",
+    )
 )
 """Modules of Python's library that give the same results in every run."""
 
@@ -153,7 +188,7 @@ class _Checker:
 
     def kit_import(self, line: int, name: str) -> Iterator[tuple[int, str]]:
         """Allow what authors see of Cannery: the package itself, the kit, Candid, the fleet, the apps."""
-        room = (name.split(".") + [""])[1]
+        room = [*name.split("."), ""][1]
         if room not in ("", "cdk", "candid", "fleet", "apps", "protocol", "errors", "limits"):
             yield line, f"import of {name}: a canister sees 'cannery', its kit and its libraries alone"
 
@@ -184,8 +219,8 @@ class _Checker:
             yield (
                 statement.lineno,
                 (
-                    f"{', '.join(names) or 'a name'} is a mutable value of the module, which would be shared and lost: use a "
-                    "tuple, frozenset or MappingProxyType, or a stable collection"
+                    f"{', '.join(names) or 'a name'} is a mutable value of the module, which would be shared "
+                    "and lost: use a tuple, frozenset or MappingProxyType, or a stable collection"
                 ),
             )
 

@@ -1,18 +1,19 @@
-"""The context of a message, `ctx`: who calls, what time it is, and everything a method may do beside its own state.
+"""The context of a message, `ctx`: who calls, what time it is, and everything a method may do beside its own
+state.
 
-IC interface specification, "System imports", in Python shapes over `ports.System`. Time and chance come from the
-block: they are the same in every replay. What an entry point does not allow (a query that sends a call) is refused by
-the system with a trap.
+IC interface specification, "System imports", in Python shapes over `ports.System`. Time and chance come from
+the block: they are the same in every replay. What an entry point does not allow (a query that sends a call)
+is refused by the system with a trap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, cast, overload
 
 from cannery import limits
 from cannery.candid import types as ct
-from cannery.cdk.calls import Call, Outcome, Pending, read_outcome
+from cannery.cdk.calls import Call, Outcome, Pending, read_outcome, read_raw_outcome
 from cannery.cdk.entries import ContinuationEntry, TimerEntry
 from cannery.cdk.forward import FORWARD, encode_answerer
 from cannery.cdk.stable_values import ValueCodec
@@ -123,8 +124,9 @@ class Context:
     ) -> Pending[Any]:
         """Send a call; its continuation `then` runs with the outcome and with `saved`.
 
-        Return the result from a method to answer later. Without `then`, the callee's reply (or reject) becomes the
-        answer as it is. Raises Reject, which may be caught, where a queue is full or cycles are short.
+        Return the result from a method to answer later. Without `then`, the callee's reply (or reject)
+        becomes the answer as it is. Raises Reject, which may be caught, where a queue is full or cycles are
+        short.
         """
         if then is None:
             return self._forward(call, saved, cycles)
@@ -146,12 +148,10 @@ class Context:
             reply = CallOutcome(self._system.query(call.callee, call.method, call.arg))
         except Reject as reject:
             reply = CallOutcome(reject_code=int(reject.code), reject_message=reject.message)
-        outcome: Outcome[Any]  # the call's result types were declared as T
+        # The call's result types were declared as T; without any, T is bytes.
         if call.results is None:
-            outcome = Outcome(reply.reply, reply.reject_code, reply.reject_message, 0)
-        else:
-            outcome = read_outcome(reply, call.results)
-        return outcome
+            return cast(Outcome[T], read_raw_outcome(reply))
+        return cast(Outcome[T], read_outcome(reply, call.results))
 
     def _forward(self, call: Call[T], saved: object, cycles: int) -> Pending[T]:
         if saved is not NOTHING:

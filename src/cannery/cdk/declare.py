@@ -1,7 +1,7 @@
 """What an author subclasses and decorates: `Canister`, and the roles of its methods.
 
-IC interface specification, "Entry points". A decorator only notes the role on the function; `describe` reads the
-notes once per class. Nothing here runs a method.
+IC interface specification, "Entry points". A decorator only notes the role on the function; `describe` reads
+the notes once per class. Nothing here runs a method.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class RoleNote:
 class Canister:
     """A durable, isolated object: subclass it, declare collections, decorate methods.
 
-    A fresh instance serves each message; only collections last. So there is no `__init__` and no attribute to set.
+    A fresh instance serves each message; only collections last. So there is no `__init__` and no attribute to
+    set.
     """
 
     def __init_subclass__(cls) -> None:
@@ -55,7 +56,8 @@ class Canister:
                 f"{name!r} is not assigned to: change a collection by its methods (put, append, set)"
             )
         raise AttributeError(
-            f"{name!r} would be lost after this message: declare a collection, as in `{name} = StableCell(nat64, 0)`"
+            f"{name!r} would be lost after this message: declare a collection, as in "
+            f"`{name} = StableCell(nat64, 0)`"
         )
 
     def __delattr__(self, name: str) -> None:
@@ -130,12 +132,14 @@ def post_upgrade(method: Method) -> Method:
 
 
 def health(method: Method) -> Method:
-    """Ask a method, after an install or upgrade, whether all is well; False or an exception undoes the upgrade."""
+    """Ask a method, after an install or upgrade, whether all is well; False or an exception undoes the
+    upgrade."""
     return _note(method, "health", None)
 
 
 def inspect_message(method: Method) -> Method:
-    """Ask a method whether to let a call from outside in: it returns True to accept, before anything is charged."""
+    """Ask a method whether to let a call from outside in: it returns True to accept, before anything is
+    charged."""
     return _note(method, "inspect_message", None)
 
 

@@ -10,7 +10,7 @@ import typing
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import pairwise
 
 from cannery import limits
 from cannery.candid import types as ct
@@ -27,10 +27,11 @@ from cannery.cdk.hints import (
     result_types,
     split_pending,
 )
+from cannery.cdk.manifest import HookName
 from cannery.cdk.part import CollectionSpec, InternalHandler, Part
 from cannery.cdk.stable_values import ValueCodec
 
-HOOKS = ("init", "pre_upgrade", "post_upgrade", "health", "inspect_message")
+HOOKS: tuple[HookName, ...] = ("init", "pre_upgrade", "post_upgrade", "health", "inspect_message")
 
 _MUTABLE = (list, dict, set, bytearray, deque, Counter, OrderedDict)
 
@@ -49,7 +50,6 @@ class Description:
     internal_timers: dict[str, InternalHandler]
 
 
-@lru_cache(maxsize=limits.DESCRIPTION_CACHE_COUNT_MAX)
 def describe(cls: type[Canister]) -> Description:
     """Describe a canister class; raise DeclarationError for what is not as it must be."""
     if not (isinstance(cls, type) and issubclass(cls, Canister)) or cls is Canister:
@@ -92,7 +92,7 @@ def _assemble(
         else:
             methods[name] = _method_entry(name, note, function, where, names)
     collections = tuple(sorted((c for part in parts for c in part.collections()), key=lambda c: c.name))
-    for before, after in zip(collections, collections[1:], strict=False):
+    for before, after in pairwise(collections):
         if before.name == after.name:
             raise DeclarationError(f"{cls.__name__}: two collections have the name {after.name!r}")
     return Description(
@@ -131,8 +131,8 @@ def _refuse_init(cls: type) -> None:
 def _check_attribute(cls: type, attribute: str, value: object) -> None:
     if isinstance(value, _MUTABLE):
         raise DeclarationError(
-            f"{cls.__name__}.{attribute}: a {type(value).__name__} on the class would be shared and lost: declare a "
-            "stable collection, or a tuple, frozenset or MappingProxyType for what never changes"
+            f"{cls.__name__}.{attribute}: a {type(value).__name__} on the class would be shared and lost: "
+            "declare a stable collection, or a tuple, frozenset or MappingProxyType for what never changes"
         )
 
 
@@ -237,8 +237,8 @@ def _continuation_entry(
         outcome_types = result_types(typing.get_args(outcome)[0], where)
     else:
         raise DeclarationError(
-            f"{where}: the parameter {parameters[0].name!r} is an Outcome[T] with the type that the callee returns, "
-            "or a RawOutcome"
+            f"{where}: the parameter {parameters[0].name!r} is an Outcome[T] with the type that the "
+            "callee returns, or a RawOutcome"
         )
     return ContinuationEntry(
         name=name,

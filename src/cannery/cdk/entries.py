@@ -1,4 +1,5 @@
-"""Entries of a described canister class: what a name leads to. Values only; `describe` makes them, `program` runs them."""
+"""Entries of a described canister class: what a name leads to. Values only; `describe` makes them, `program`
+runs them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from cannery.cdk.stable_values import ValueCodec
 
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
-    """A method of the interface, or a hook. `now` and `later`: whether it may answer at once, or by a pending call."""
+    """A method of the interface, or a hook. `now` and `later`: whether it may answer at once, or by a pending
+    call."""
 
     name: str
     role: Role
@@ -27,7 +29,8 @@ class MethodEntry:
 
 @dataclass(frozen=True, slots=True)
 class ContinuationEntry:
-    """A continuation: the types of the reply it reads (None for raw bytes), its saved value, what it answers."""
+    """A continuation: the types of the reply it reads (None for raw bytes), its saved value, what it
+    answers."""
 
     name: str
     function: Callable[..., object]

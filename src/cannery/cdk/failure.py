@@ -1,7 +1,7 @@
 """What a trap says: the exception, its message, and the line of the author's code where it happened.
 
-The text becomes part of answers and hence of replicated state, so nothing in it may differ between two runs: memory
-addresses are taken out, and it is bounded.
+The text becomes part of answers and hence of replicated state, so nothing in it may differ between two runs:
+memory addresses are taken out, and it is bounded.
 """
 
 from __future__ import annotations

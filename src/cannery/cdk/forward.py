@@ -1,7 +1,7 @@
 """The continuation that every canister has: it passes a callee's answer on to the caller as it is.
 
-`return ctx.call(Other(id).method(x))` sends a call with this continuation; the saved value is the name of the method
-or continuation whose result types the reply must have.
+`return ctx.call(Other(id).method(x))` sends a call with this continuation; the saved value is the name of the
+method or continuation whose result types the reply must have.
 """
 
 from __future__ import annotations

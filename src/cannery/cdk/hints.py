@@ -1,7 +1,7 @@
 """Type hints of methods: parameters and results as Candid types.
 
-A return hint may hold `Pending[T]` beside `T` or alone: the method then may answer later. `-> None` is no result,
-`-> Results[tuple[X, Y]]` two, anything else one.
+A return hint may hold `Pending[T]` beside `T` or alone: the method then may answer later. `-> None` is no
+result, `-> Results[tuple[X, Y]]` two, anything else one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from cannery.candid.errors import CandidError
 from cannery.candid.python import Results, type_of
 from cannery.cdk.calls import Pending
 
-_MANY_RESULTS = typing.get_args(Results[tuple[int, int]])[1]
+# The marker of `Results`, an annotated alias that type checkers take for its content.
+_MANY_RESULTS: object = Results.__metadata__[0]  # type: ignore[attr-defined]
 
 
 class DeclarationError(TypeError):
@@ -78,7 +79,8 @@ def candid_type(hint: object, where: str) -> ct.Type:
 
 
 def split_pending(hint: object, where: str) -> tuple[object, bool, bool]:
-    """Take `Pending[T]` out of a return hint: return T, whether a value may come now, whether it may come later."""
+    """Take `Pending[T]` out of a return hint: return T, whether a value may come now, whether it may come
+    later."""
     if typing.get_origin(hint) is Pending:
         return typing.get_args(hint)[0], False, True
     if hint is Pending:

@@ -1,8 +1,9 @@
 """What a module says about itself: methods, hooks, collections, continuations, timers and their Candid types.
 
-The content of the section `icp:public cannery:module` (ARCHITECTURE.md, "State on disk"): one version byte, then
-msgpack. A type stands once, in `types`; everything else names it by its number, the first 8 bytes of the SHA-256 of
-its encoding. This module checks that a manifest is whole; whether two fit together is `schema`'s part.
+The content of the section `icp:public cannery:module` (ARCHITECTURE.md, "State on disk"): one version byte,
+then msgpack. A type stands once, in `types`; everything else names it by its number, the first 8 bytes of the
+SHA-256 of its encoding. This module checks that a manifest is whole; whether two fit together is `schema`'s
+part.
 """
 
 from __future__ import annotations

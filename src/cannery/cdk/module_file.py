@@ -1,4 +1,5 @@
-"""A module as a file: a valid Wasm binary of custom sections alone, so that every IC tool carries and hashes it.
+"""A module as a file: a valid Wasm binary of custom sections alone, so that every IC tool carries and hashes
+it.
 
 WebAssembly core specification, "Binary Format / Modules"; section names as in the IC's canister metadata
 (`icp:public NAME`, `icp:private NAME`). A Cannery module has `candid:service` (the interface as text),
@@ -52,7 +53,8 @@ class ModuleFile:
         return MAGIC + b"".join([_encode_section(name, content) for name, content in sections])
 
     def metadata(self, name: str) -> tuple[bytes, bool] | None:
-        """Look a metadata section up by its name without prefix; give its content and whether it is public."""
+        """Look a metadata section up by its name without prefix; give its content and whether it is
+        public."""
         if name == "candid:service":
             return self.did.encode(), True
         if name == "cannery:module":

@@ -14,7 +14,8 @@ Cursor = TypeVar("Cursor")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item, Cursor]):
-    """Items in scan order; `next` goes into `after=` for the page that follows, None where this one is the last."""
+    """Items in scan order; `next` goes into `after=` for the page that follows, None where this one is the
+    last."""
 
     items: list[Item]
     next: Cursor | None

@@ -1,8 +1,9 @@
-"""A part of a canister: a class attribute that brings stable collections, and perhaps continuations and timers.
+"""A part of a canister: a class attribute that brings stable collections, and perhaps continuations and
+timers.
 
-`StableMap` and its sisters are parts with one collection; `Delivery` and `MessageLog` are made of several. A part is
-declared once per class and bound, when a method first touches it, to the activation's system. Nothing is read by
-binding.
+`StableMap` and its sisters are parts with one collection; `Delivery` and `MessageLog` are made of several. A
+part is declared once per class and bound, when a method first touches it, to the activation's system. Nothing
+is read by binding.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A canister class as a program: decode the argument, call the method on a fresh instance, encode the answer.
 
-The `Program` port. Everything that depends on the class alone is compiled once; a program keeps nothing between runs.
-An exception of the author's code becomes a trap whose text names the exception and its line; what is no `Exception`
-(SystemExit, the watch's `Stopped`) passes through to whoever runs the program.
+The `Program` port. Everything that depends on the class alone is compiled once; a program keeps nothing
+between runs. An exception of the author's code becomes a trap whose text names the exception and its line;
+what is no `Exception` (SystemExit, the watch's `Stopped`) passes through to whoever runs the program.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether a new version can take over a canister's stable state, and where each collection lives.
 
-A canister's `Schema` remembers, for every collection it ever had, the slot (the first bytes of its keys), what its
-keys mean, and the numbers of all types that its values may still have. `plan_schema` compares it with a new module
-and gives the next schema, or refuses with every path that differs; nothing stored is touched. Slots are one byte 01
-to 7f, then two bytes 8000 to feff: no slot is the beginning of another.
+A canister's `Schema` remembers, for every collection it ever had, the slot (the first bytes of its keys),
+what its keys mean, and the numbers of all types that its values may still have. `plan_schema` compares it
+with a new module and gives the next schema, or refuses with every path that differs; nothing stored is
+touched. Slots are one byte 01 to 7f, then two bytes 8000 to feff: no slot is the beginning of another.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ TypeBytes = Callable[[bytes], bytes | None]
 
 
 class SchemaError(CanneryError):
-    """A module does not fit the canister's stable state or what is in flight; the text names every difference."""
+    """A module does not fit the canister's stable state or what is in flight; the text names every
+    difference."""
 
 
 class SchemaDecodeError(DecodeError):
@@ -39,7 +40,8 @@ class SchemaDecodeError(DecodeError):
 
 
 class CollectionState(msgspec.Struct, frozen=True, array_like=True):
-    """A collection that the canister has, declared now or earlier; `values` are the type numbers in use, latest last."""
+    """A collection that the canister has, declared now or earlier; `values` are the type numbers in use,
+    latest last."""
 
     name: str
     slot: bytes
@@ -78,9 +80,9 @@ def plan_schema(
 ) -> Schema:
     """Plan the schema of a canister under a new module; raise SchemaError with every path that differs.
 
-    `old` is None at installation and reinstallation. `type_bytes` gives the types of earlier versions by number; the
-    new module brings its own. A collection that the module does not declare keeps its slot and its data.
-    `field_names` of the old module's manifest make the text readable where a field is gone.
+    `old` is None at installation and reinstallation. `type_bytes` gives the types of earlier versions by
+    number; the new module brings its own. A collection that the module does not declare keeps its slot and
+    its data. `field_names` of the old module's manifest make the text readable where a field is gone.
     """
     before = old.collections if old is not None else ()
     states = list(before)
@@ -118,7 +120,8 @@ def check_in_flight(
     timers: Iterable[tuple[str, bytes]],
     type_bytes: TypeBytes,
 ) -> None:
-    """Check that a module can serve every open call and timer, given as names and saved values; raise SchemaError."""
+    """Check that a module can serve every open call and timer, given as names and saved values; raise
+    SchemaError."""
     types = _types_of(new, type_bytes)
     known_continuations = {c.name: c.saved for c in new.continuations}
     known_timers = {t.name: t.saved for t in new.timers}
@@ -156,7 +159,8 @@ def _types_of(new: ModuleManifest, type_bytes: TypeBytes) -> Callable[[bytes], c
 def _takes_over(
     places: dict[str, int], collection: CollectionManifest, declared: set[str], faults: list[str]
 ) -> str | None:
-    """Return the name under which the canister has a collection: its own, else an earlier one; None if it is new."""
+    """Return the name under which the canister has a collection: its own, else an earlier one; None if it is
+    new."""
     if collection.name in places:
         return collection.name
     earlier = [name for name in collection.renamed_from if name in places and name not in declared]
@@ -175,7 +179,7 @@ def _differences(
         return [f"{name}: it is a {state.kind}, the module declares a {collection.kind}"]
     if state.key != collection.key:
         return [f"{name}: its keys are {state.key}, the module declares {collection.key}"]
-    faults = []
+    faults: list[str] = []
     for number in state.values:
         faults.extend(f"{name}: {fault}" for fault in _value_differences(number, collection, types))
     if len(state.values) >= limits.STABLE_VALUE_TYPE_COUNT_MAX and collection.value not in state.values:

@@ -1,7 +1,7 @@
 """Typed interfaces of other canisters: `Ledger(principal).deposit(5)` is a `Call` for `ctx.call`.
 
-Candid specification, section "Services". Only what an author wants to call needs to stand in the class. Nothing is
-sent here.
+Candid specification, section "Services". Only what an author wants to call needs to stand in the class.
+Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _caller(function: Callable[Concatenate[S, P], R], name: str) -> Callable[Con
     parameter_names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
     known: list[tuple[Types, Types]] = []
 
-    def make_call(self: S, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def make_call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         if not known:
             # Hints are resolved at the first call, when every class of the module is there.
             known.append(_signature(function, where, type(self)._names))

@@ -1,13 +1,14 @@
 """Keys of stable collections: one order-preserving, prefix-free encoding for each key type.
 
-The format is Cannery's own; golden keys stand in tests/formats/stable_keys.json. Order of the bytes is the order of
-the values; no key is a prefix of another, so that keys concatenate into tuples and scans need no separator.
+The format is Cannery's own; golden keys stand in tests/formats/stable_keys.json. Order of the bytes is the
+order of the values; no key is a prefix of another, so that keys concatenate into tuples and scans need no
+separator.
 
     bool            one byte, 00 or 01
     natN            N/8 bytes, big-endian
     intN            N/8 bytes, big-endian, the sign bit flipped
     nat             length of the magnitude (one byte), magnitude big-endian; up to 254 bytes
-    int             80+length, magnitude of n; or 7f-length, complement of the magnitude of -1-n; up to 127 bytes
+    int             80+length, magnitude of n; or 7f-length, complement of -1-n; up to 127 bytes
     text, blob      UTF-8 or raw bytes with 00 written as 00 ff, then 00 00
     principal       length (one byte), raw bytes: shorter ones sort first
     tuple, record   the parts one after the other, a record's in the order of its class
@@ -43,9 +44,9 @@ Part = tuple[object, int]
 class KeyCodec:
     """Encode and decode the keys of one type.
 
-    `shape` names what the bytes mean, field names included: two key types with equal shapes share their bytes and
-    their meaning. `start` encodes what a range of keys begins with: the leading parts of a tuple or record, or the
-    beginning of a text or blob.
+    `shape` names what the bytes mean, field names included: two key types with equal shapes share their bytes
+    and their meaning. `start` encodes what a range of keys begins with: the leading parts of a tuple or
+    record, or the beginning of a text or blob.
     """
 
     shape: str
@@ -109,8 +110,8 @@ def _codec(type_: ct.Type, depth: int) -> KeyCodec:
             return _record_codec(type_, depth)
         case _:
             raise KeyTypeError(
-                f"{type(type_).__name__.lower()} cannot be a key: use bool, an integer type, str, bytes, Principal, "
-                "or a tuple or record of them"
+                f"{type(type_).__name__.lower()} cannot be a key: use bool, an integer type, str, bytes, "
+                "Principal, or a tuple or record of them"
             )
 
 
@@ -128,7 +129,7 @@ def _close(type_: ct.Type, env: ct.Env) -> ct.Type:
 
 
 def _no_start(shape: str) -> Callable[[object], bytes]:
-    def start(value: object) -> bytes:
+    def start(_value: object) -> bytes:
         raise KeyTypeError(f"a key of type {shape} has no leading part to scan by: use start= and end=")
 
     return start

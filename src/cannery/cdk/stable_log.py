@@ -1,7 +1,7 @@
 """Stable logs: entries with dense numbers from 0, appended in constant time, pruned from the front.
 
-State: slot ‖ index (8 bytes big-endian) -> value; slot -> index of the first entry ‖ index of the next one (8 bytes
-each). An append is one read and two writes, however long the log is; pruning is one range delete.
+State: slot ‖ index (8 bytes big-endian) -> value; slot -> index of the first entry ‖ index of the next one (8
+bytes each). An append is one read and two writes, however long the log is; pruning is one range delete.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ class LogView(Generic[V]):
 class StableLog(Part, Generic[V]):
     """Declare a log: `entries = StableLog(Entry)`.
 
-    `convert_from` are functions from entries of incompatible older types, `renamed_from` the attribute's earlier names.
+    `convert_from` are functions from entries of incompatible older types, `renamed_from` the attribute's
+    earlier names.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Stable maps and sets: ordered by key, scanned both ways, read in pages.
 
-State: slot ‖ key -> value (nothing for sets); a counted one keeps its size in slot -> 8 bytes big-endian, which costs
-a read for each put and a further read and write for each new key. Without `counted=True` a put is one write, and
-`len()` is refused. A collection that becomes counted in a later version counts itself once, at the first use.
+State: slot ‖ key -> value (nothing for sets); a counted one keeps its size in slot -> 8 bytes big-endian,
+which costs a read for each put and a further read and write for each new key. Without `counted=True` a put is
+one write, and `len()` is refused. A collection that becomes counted in a later version counts itself once, at
+the first use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 from cannery.candid.python import type_of
+from cannery.cdk.manifest import CollectionKind
 from cannery.cdk.pages import Page, checked_limit, take
 from cannery.cdk.part import CollectionSpec, Part, bound_view, names_of
 from cannery.cdk.stable_keys import KeyCodec, key_codec, next_prefix
@@ -171,7 +173,8 @@ class MapView(Generic[K, V]):
         reverse: bool = False,
         limit: int | None = None,
     ) -> Iterator[tuple[K, V]]:
-        """Iterate over pairs with start <= key < end and, for tuple, text and blob keys, a common beginning."""
+        """Iterate over pairs with start <= key < end and, for tuple, text and blob keys, a common
+        beginning."""
         low, high = self._keys.range(start, end, prefix)
         key_of, read, system = self._keys.key_of, self._values.read, self._system
         for stored, data in islice(self._keys.scan(low, high, reverse), limit):
@@ -283,7 +286,8 @@ class SetView(Generic[K]):
         reverse: bool = False,
         limit: int | None = None,
     ) -> Iterator[K]:
-        """Iterate over keys with start <= key < end and, for tuple, text and blob keys, a common beginning."""
+        """Iterate over keys with start <= key < end and, for tuple, text and blob keys, a common
+        beginning."""
         low, high = self._keys.range(start, end, prefix)
         for stored, _ in islice(self._keys.scan(low, high, reverse), limit):
             yield self._keys.key_of(stored)
@@ -321,7 +325,8 @@ class SetView(Generic[K]):
 class StableMap(Part, Generic[K, V]):
     """Declare a map: `people = StableMap(Principal, Person)`.
 
-    `convert_from` are functions from values of incompatible older types, `renamed_from` the attribute's earlier names.
+    `convert_from` are functions from values of incompatible older types, `renamed_from` the attribute's
+    earlier names.
     """
 
     def __init__(
@@ -345,7 +350,7 @@ class StableMap(Part, Generic[K, V]):
         self.name = self.name or name
 
     def collections(self) -> tuple[CollectionSpec, ...]:
-        kind = "counted_map" if self.counted else "map"
+        kind: CollectionKind = "counted_map" if self.counted else "map"
         shape = self._key_codec.shape
         return (
             CollectionSpec(self.name, kind, shape, self._value_type, self.renamed_from, self._conversions),
@@ -381,7 +386,7 @@ class StableSet(Part, Generic[K]):
         self.name = self.name or name
 
     def collections(self) -> tuple[CollectionSpec, ...]:
-        kind = "counted_set" if self.counted else "set"
+        kind: CollectionKind = "counted_set" if self.counted else "set"
         return (CollectionSpec(self.name, kind, self._key_codec.shape, None, self.renamed_from),)
 
     def bind(self, system: System) -> SetView[K]:

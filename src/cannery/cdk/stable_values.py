@@ -1,8 +1,8 @@
 """Values of stable collections: the number of the Candid type they were written with, then their bytes.
 
-A value written with the collection's own type is decoded at once. One of an older type is decoded by Candid subtyping
-(Candid specification, section "Coercion"), or by one of the collection's functions from old to new; nothing is
-rewritten. The same form carries the saved values of continuations and timers.
+A value written with the collection's own type is decoded at once. One of an older type is decoded by Candid
+subtyping (Candid specification, section "Coercion"), or by one of the collection's functions from old to new;
+nothing is rewritten. The same form carries the saved values of continuations and timers.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class ValueCodec(Generic[V]):
 def reader_of(old: ct.Type, new: ct.Type, conversions: Sequence[Conversion]) -> Decoder | None:
     """Make the decoder of values written as `old` and read as `new`; None where there is no way.
 
-    A conversion from exactly this type comes first, then subtyping, then the first conversion from a supertype.
+    A conversion from exactly this type comes first, then subtyping, then the first conversion from a
+    supertype.
     """
     number = type_number(old)
     for conversion in conversions:
@@ -118,6 +119,6 @@ def conversion_of(function: Callable[..., object]) -> Conversion:
     parameters = [name for name in hints if name != "return"]
     if len(parameters) != 1 or function.__code__.co_argcount != 1:
         raise TypeError(
-            f"{function.__name__}: a conversion has one parameter, whose type hint is the type of the old values"
+            f"{function.__name__}: a conversion has one parameter, hinted with the type of the old values"
         )
     return Conversion(type_of(hints[parameters[0]]), function)
