@@ -271,7 +271,7 @@ def test_a_delegation_ends(verified: VerifiedDelegations | None) -> None:
 def test_targets_limit_calls_and_queries() -> None:
     identity = delegated(KEYS[0], SESSION, EXPIRY_NS, [CANISTER])
     sender = KEYS[0].principal
-    assert authenticate(envelope_of(call_content(sender), identity), NOW_NS).targets == {CANISTER}
+    assert authenticate(envelope_of(call_content(sender), identity), NOW_NS).targets == frozenset({CANISTER})
     for other in (OTHER_CANISTER, MANAGEMENT):
         error = refusal(envelope_of(call_content(sender, canister_id=other), identity))
         assert error.http_status == 403
@@ -285,7 +285,7 @@ def test_targets_of_a_chain_intersect() -> None:
     third = delegated(second, Ed25519Identity(b"\x77" * 32), EXPIRY_NS, [OTHER_CANISTER, MANAGEMENT])
     envelope = envelope_of(read_state_content(KEYS[0].principal), third, "read_state")
     authority = authenticate(envelope, NOW_NS)
-    assert authority.targets == {OTHER_CANISTER}
+    assert authority.targets == frozenset({OTHER_CANISTER})
     assert authority.allows(OTHER_CANISTER)
     assert not authority.allows(CANISTER)
     refusal(envelope_of(call_content(KEYS[0].principal), third))

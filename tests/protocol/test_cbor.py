@@ -120,5 +120,12 @@ def test_a_small_input_cannot_ask_for_many_objects() -> None:
     assert decode(b"\x9a" + allowed.to_bytes(4, "big") + b"\x00" * allowed)[0] == [0] * allowed
 
 
+def test_a_refusal_is_short() -> None:
+    key = b"\x7a\x00\x01\x00\x00" + b"a" * 65_536
+    with pytest.raises(CborError) as caught:
+        decode(b"\xa2" + key + b"\x01" + key + b"\x02")
+    assert len(str(caught.value)) < 500
+
+
 def test_indefinite_lengths_are_read() -> None:
     assert decode(b"\xbf\x61a\x5f\x41x\x41y\xff\x61b\x9f\x01\xff\xff")[0] == {"a": b"xy", "b": [1]}

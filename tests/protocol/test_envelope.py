@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import cbor2
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from cannery.limits import (
     DELEGATION_COUNT_MAX,
     DELEGATION_TARGET_COUNT_MAX,
+    ENVELOPE_ITEM_COUNT_MAX,
     NONCE_SIZE_BYTES_MAX,
     READ_STATE_PATH_COUNT_MAX,
     READ_STATE_PATH_LABEL_COUNT_MAX,
@@ -20,17 +22,19 @@ from cannery.limits import (
 from cannery.protocol.cbor import SELF_DESCRIBE_PREFIX
 from cannery.protocol.envelope import (
     CallContent,
+    Envelope,
     EnvelopeError,
     QueryContent,
     ReadStateContent,
     RequestContent,
     RequestKind,
     SenderInfo,
+    SignedDelegation,
     build_envelope,
     parse_envelope,
     request_id_of,
 )
-from cannery.protocol.identity import AnonymousIdentity, delegated
+from cannery.protocol.identity import KeyIdentity, delegated
 from cannery.protocol.principal import ANONYMOUS, Principal
 from cannery.protocol.representation import hash_map
 from tests.protocol.requests import (
@@ -70,8 +74,16 @@ reads = st.builds(
 )
 
 
-class Sender(AnonymousIdentity):
+@dataclass(frozen=True)
+class Sender:
     """Send as anybody without a signature: reading an envelope does not check it."""
+
+    principal: Principal
+    public_key_der: bytes | None = None
+    delegations: tuple[SignedDelegation, ...] = ()
+
+    def sign(self, message: bytes) -> bytes:
+        return message
 
 
 def _kind(content: RequestContent) -> RequestKind:
@@ -104,7 +116,7 @@ def test_the_specifications_request_id() -> None:
 
 
 @pytest.mark.parametrize("identity", KEYS, ids=lambda key: type(key).__name__)
-def test_proofs_are_read(identity: Any) -> None:  # Any: pytest's parameters carry no type
+def test_proofs_are_read(identity: KeyIdentity) -> None:
     whole = delegated(identity, SESSION, EXPIRY_NS, [CANISTER], "queries")
     envelope = parse_envelope(build_envelope(query_content(identity.principal), whole), "query")
     assert envelope.sender_pubkey == identity.public_key_der
@@ -141,7 +153,7 @@ def test_unknown_fields_are_part_of_the_request_id(extra: dict[str, object], kin
 
 def test_two_contents_have_two_ids() -> None:
     base = call_content(ANONYMOUS)
-    others = [
+    others: list[RequestContent] = [
         call_content(KEYS[0].principal),
         call_content(ANONYMOUS, canister_id=KEYS[0].principal),
         call_content(ANONYMOUS, method_name="other"),
@@ -153,11 +165,11 @@ def test_two_contents_have_two_ids() -> None:
         query_content(ANONYMOUS),
         read_state_content(ANONYMOUS),
     ]
-    ids = {parse_envelope(build_envelope(c, Sender(c.sender)), _kind(c)).request_id for c in [base, *others]}
+    ids = {parse_envelope(build_envelope(c, Sender(c.sender)), _kind(c)).request_id for c in (base, *others)}
     assert len(ids) == 1 + len(others)
 
 
-BAD_CONTENT: dict[str, tuple[dict[str, object], str]] = {
+BAD_CONTENT: dict[str, tuple[dict[str | bytes, object], str]] = {
     "no sender": ({"sender": None}, "content.sender"),
     "a text sender": ({"sender": "2vxsx-fae"}, "content.sender"),
     "a long sender": ({"sender": bytes(30)}, "content.sender"),
@@ -184,13 +196,15 @@ BAD_CONTENT: dict[str, tuple[dict[str, object], str]] = {
     "an unknown field with a truth": ({"later": [True]}, "bool"),
     "an unknown field below zero": ({"later": {"x": -1}}, "natural"),
     "an unknown field beyond 128 bits": ({"later": 2**128}, "128"),
+    "an unknown map with blobs as names": ({"later": {b"x": b"x"}}, "names"),
+    "blobs as names": ({b"later": b"x"}, "names"),
     "too many fields": ({f"field{i}": b"" for i in range(100)}, "content"),
 }
 
 
 @pytest.mark.parametrize(("change", "words"), BAD_CONTENT.values(), ids=BAD_CONTENT.keys())
-def test_bad_content_is_refused_by_name(change: dict[str, object], words: str) -> None:
-    body = cbor2.dumps({"content": call_fields(ANONYMOUS) | change})
+def test_bad_content_is_refused_by_name(change: dict[str | bytes, object], words: str) -> None:
+    body = cbor2.dumps({"content": {**call_fields(ANONYMOUS), **change}})
     with pytest.raises(EnvelopeError, match=words):
         parse_envelope(body, "call")
 
@@ -267,6 +281,18 @@ def test_as_many_delegations_and_targets_as_allowed_are_read() -> None:
     assert parsed[0].digest == hash_map(inner)
 
 
+def test_the_work_of_hashing_is_bounded() -> None:
+    content = call_fields(ANONYMOUS) | {"later": [b""] * ENVELOPE_ITEM_COUNT_MAX}
+    with pytest.raises(EnvelopeError, match="items"):
+        parse_envelope(cbor2.dumps({"content": content}), "call")
+
+
+@given(calls | queries | reads)
+def test_an_envelope_goes_to_another_process_unchanged(content: RequestContent) -> None:
+    envelope = parse_envelope(build_envelope(content, Sender(content.sender)), _kind(content))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(envelope), type=Envelope) == envelope
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -280,6 +306,7 @@ def test_as_many_delegations_and_targets_as_allowed_are_read() -> None:
         lambda body: cbor2.dumps({b"content": cbor2.loads(body)["content"]}),
         lambda body: body.replace(b"\x66sender", b"\x46sender"),
         lambda body: SELF_DESCRIBE_PREFIX * 2 + body,
+        lambda body: cbor2.dumps(cbor2.loads(body) | {"later": cbor2.CBORTag(99, 1)}),
         lambda body: b'{"content": {}}',
     ],
 )

@@ -88,9 +88,10 @@ def test_the_anonymous_identity() -> None:
     assert identity.public_key_der is None
     with pytest.raises(IdentityError):
         identity.sign(b"x")
-    for owner, session in ((identity, SESSION), (SESSION, identity)):
+    pairs: list[tuple[Identity, Identity]] = [(identity, SESSION), (SESSION, identity)]
+    for owner, session in pairs:
         with pytest.raises(IdentityError):
-            delegated(owner, session, EXPIRY_NS)  # type: ignore[arg-type]  # both are identities
+            delegated(owner, session, EXPIRY_NS)
 
 
 def test_delegated_identities_are_checked() -> None:

@@ -54,6 +54,11 @@ def test_texts_that_are_no_principal(text: str) -> None:
         Principal.parse(text)
 
 
+def test_a_wrong_checksum_is_named() -> None:
+    with pytest.raises(PrincipalError, match="checksum"):
+        Principal.parse("baaaa-aa")
+
+
 @given(st.text(max_size=100))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

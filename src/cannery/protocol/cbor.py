@@ -30,6 +30,8 @@ _COUNTED_SIZE_BYTES_MIN = 32 * 1024
 
 _MAJOR_BYTES, _MAJOR_TEXT = 2, 3
 _INDEFINITE = 31
+# cbor2 repeats a duplicate key in its reason, whatever the key's length.
+_REASON_SIZE_CHARS_MAX = 200
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 _COMPLEX_TAGS = (0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
@@ -51,7 +53,9 @@ def decode(data: bytes) -> tuple[CborValue, bool]:
     return value, tagged  # type: ignore[return-value]  # _check_types has just shown it
 
 
-def decode_any_keys(data: bytes, depth_max: int, *, binary_keys: bool = True) -> tuple[object, bool]:
+def decode_any_keys(
+    data: bytes, depth_max: int, *, binary_keys: bool = True, item_count_max: int = CBOR_ITEM_COUNT_MAX
+) -> tuple[object, bool]:
     """Read one item whose map keys the caller checks; with `binary_keys`, they are text or bytes at least.
 
     The caller of this is a parser of a fixed shape, for which a second walk over the values would be waste.
@@ -60,7 +64,7 @@ def decode_any_keys(data: bytes, depth_max: int, *, binary_keys: bool = True) ->
         raise CborError(f"CBOR of {len(data)} bytes is larger than the {CBOR_SIZE_BYTES_MAX} bytes allowed")
     tagged = data[:3] == SELF_DESCRIBE_PREFIX
     if len(data) > _COUNTED_SIZE_BYTES_MIN:
-        _check_item_count(data)
+        _check_item_count(data, item_count_max)
     stream = BytesIO(data)
     if tagged:
         stream.seek(3)
@@ -105,7 +109,7 @@ _REFUSED_TAGS = dict.fromkeys(_COMPLEX_TAGS, _refuse_complex_tag)
 def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error) or type(error).__name__
+    return str(error)[:_REASON_SIZE_CHARS_MAX] or type(error).__name__
 
 
 def _check_types(value: object) -> None:
@@ -123,7 +127,7 @@ def _check_types(value: object) -> None:
             raise CborError("a simple value other than true, false and null has no place here")
 
 
-def _check_item_count(data: bytes) -> None:
+def _check_item_count(data: bytes, item_count_max: int) -> None:
     """Skim the items' heads, so that a small input cannot ask for a thousand times its size in objects.
 
     Only counts: whatever is malformed beyond the counting, cbor2 refuses afterwards.
@@ -131,8 +135,8 @@ def _check_item_count(data: bytes) -> None:
     position, count, size = 0, 0, len(data)
     while position < size:
         count += 1
-        if count > CBOR_ITEM_COUNT_MAX:
-            raise CborError(f"more than {CBOR_ITEM_COUNT_MAX} CBOR items in one input")
+        if count > item_count_max:
+            raise CborError(f"more than {item_count_max} CBOR items in one input")
         head = data[position]
         position += 1
         major, info = head >> 5, head & 0x1F

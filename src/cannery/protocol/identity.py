@@ -65,9 +65,9 @@ class Identity(Protocol):
 class AnonymousIdentity:
     """Sign nothing."""
 
-    principal: Principal = ANONYMOUS
-    public_key_der: None = None
-    delegations: tuple[SignedDelegation, ...] = ()
+    principal: Principal = field(default=ANONYMOUS, init=False)
+    public_key_der: None = field(default=None, init=False)
+    delegations: tuple[SignedDelegation, ...] = field(default=(), init=False)
 
     def sign(self, message: bytes) -> bytes:
         raise IdentityError(f"the anonymous identity cannot sign a message of {len(message)} bytes")

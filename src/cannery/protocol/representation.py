@@ -20,7 +20,7 @@ class RepresentationError(DecodeError):
     """A value has no representation-independent hash, or bytes are no LEB128 number."""
 
 
-def hash_map(fields: Mapping[str, object]) -> bytes:
+def hash_map(fields: Mapping[str, object] | Mapping[object, object]) -> bytes:
     """Hash a map of text, blobs, naturals, arrays and maps; fields that are null count as absent."""
     return sha256(
         b"".join(
@@ -53,7 +53,9 @@ def hash_nat(value: int) -> bytes:
 
 
 @lru_cache(maxsize=FIELD_NAME_CACHE_COUNT_MAX)
-def _hash_name(name: str) -> bytes:
+def _hash_name(name: object) -> bytes:
+    if not isinstance(name, str):
+        raise RepresentationError("the names of fields are text")
     return sha256(name.encode("utf-8")).digest()
 
 
