@@ -90,10 +90,8 @@ def rejected(reject: Reject) -> Answered:
 
 def run_query(subnet: Subnet, message: QueryMessage, spool: ReplySpool | None) -> Answered:
     """Run a query to its answer."""
-    try:
-        return replied(subnet.query(query_of(message)), spool)
-    except Reject as reject:
-        return rejected(reject)
+    result = subnet.query(query_of(message))
+    return replied(result.reply, spool) if result.reject is None else rejected(result.reject)
 
 
 def read_values(subnet: Subnet, id: int, read: StateRead) -> Values:

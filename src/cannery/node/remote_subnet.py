@@ -1,0 +1,211 @@
+"""The subnet port over the local socket: what a gateway process uses.
+
+Everything is sent in batches, one write per turn of the loop. Where the connection breaks (the subnet
+restarts), it is opened again, and whatever has no answer yet is sent again: a repeated update is known to the
+subnet by its request id and runs once, so that clients only wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+from cannery.errors import CanneryError, RejectCode
+from cannery.limits import PORT_REQUEST_COUNT_MAX, RECONNECT_PAUSE_MS, SOCKET_BUFFER_BYTES_MAX
+from cannery.node.handover import (
+    Accepted,
+    Answered,
+    Ask,
+    FrameError,
+    FrameSplitter,
+    IngressMessage,
+    Measure,
+    Measured,
+    QueryDone,
+    QueryMessage,
+    Read,
+    Refused,
+    Settled,
+    StateRead,
+    Submit,
+    ToGateway,
+    ToSubnet,
+    Values,
+    decode_to_gateway,
+    encode_frames,
+)
+from cannery.node.settling import CLOSED, Submissions
+from cannery.node.subnet_port import Submission
+
+_BUSY: Final = "the node is busy: try again in a moment"
+
+R = TypeVar("R", QueryDone, Values, Measured)
+
+
+class SubnetUnreachableError(CanneryError):
+    """The subnet does not answer on its socket."""
+
+
+class RemoteSubnet:
+    """Behind `SubnetPort`. Make it and use it on one loop; `start` before the first use."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._path = socket_path
+        self._loop = asyncio.get_running_loop()
+        self._submissions = Submissions(self._loop)
+        self._asked: dict[int, tuple[ToSubnet, asyncio.Future[ToGateway]]] = {}
+        self._outbox: list[ToSubnet] = []
+        self._transport: asyncio.Transport | None = None
+        self._flush_handle: asyncio.Handle | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._id = 0
+        self._is_closed = False
+
+    async def start(self, timeout_s: float) -> None:
+        """Wait until the subnet answers. Raises `SubnetUnreachableError`."""
+        self._connect()
+        try:
+            await asyncio.wait_for(self.measure(), timeout_s)
+        except TimeoutError:
+            await self.close()
+            raise SubnetUnreachableError(f"the subnet does not answer on {self._path}") from None
+
+    # --- SubnetPort
+
+    def submit(self, ingress: IngressMessage) -> Submission:
+        id = self._next_id()
+        text = CLOSED if self._is_closed else _BUSY
+        if self._is_closed or len(self._submissions) >= PORT_REQUEST_COUNT_MAX:
+            return self._submissions.refused_at_once(Refused(id, int(RejectCode.SYS_TRANSIENT), text))
+        submission = self._submissions.add(id, ingress)
+        self._send(Submit(id, ingress))
+        return submission
+
+    async def ask(self, query: QueryMessage) -> QueryDone:
+        if self._is_closed or len(self._asked) >= PORT_REQUEST_COUNT_MAX:
+            return QueryDone(0, 0, Answered(b"", int(RejectCode.SYS_TRANSIENT), _BUSY))
+        id = self._next_id()
+        return await self._request(id, Ask(id, query), QueryDone)
+
+    async def read(self, read: StateRead) -> Values:
+        if self._is_closed or len(self._asked) >= PORT_REQUEST_COUNT_MAX:
+            return Values(0, 0, (), _BUSY)
+        id = self._next_id()
+        return await self._request(id, Read(id, read), Values)
+
+    async def measure(self) -> str:
+        id = self._next_id()
+        return (await self._request(id, Measure(id), Measured)).text
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._submissions.refuse_all()
+        for _, future in self._asked.values():
+            future.cancel()
+        self._asked.clear()
+
+    # --- sending
+
+    def _next_id(self) -> int:
+        self._id += 1
+        return self._id
+
+    async def _request(self, id: int, message: ToSubnet, shape: type[R]) -> R:
+        future: asyncio.Future[ToGateway] = self._loop.create_future()
+        self._asked[id] = message, future
+        self._send(message)
+        try:
+            answer = await future
+        finally:
+            self._asked.pop(id, None)
+        assert isinstance(answer, shape), "each request has one kind of answer"
+        return answer
+
+    def _send(self, message: ToSubnet) -> None:
+        if self._transport is None:
+            return
+        self._outbox.append(message)
+        if self._flush_handle is None:
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        messages, self._outbox = self._outbox, []
+        if self._transport is not None and messages:
+            self._transport.writelines(encode_frames(messages))
+
+    # --- the connection
+
+    def _connect(self) -> None:
+        if not self._is_closed and (self._connecting is None or self._connecting.done()):
+            self._connecting = self._loop.create_task(self._open_connection())
+
+    async def _open_connection(self) -> None:
+        while not self._is_closed:
+            try:
+                await self._loop.create_unix_connection(lambda: _SubnetConnection(self), self._path)
+                return
+            except OSError:
+                await asyncio.sleep(RECONNECT_PAUSE_MS / 1000)
+
+    def connected(self, transport: asyncio.Transport) -> None:
+        """Send everything that has no answer yet."""
+        self._transport = transport
+        self._outbox = [Submit(id, ingress) for id, ingress in self._submissions.unanswered()]
+        self._outbox += [message for message, _ in self._asked.values()]
+        self._flush()
+
+    def disconnected(self) -> None:
+        """Open the connection again."""
+        self._transport = None
+        self._outbox = []
+        self._connect()
+
+    def received(self, messages: Iterable[ToGateway]) -> None:
+        """Take what the subnet sent in one frame."""
+        settled: list[tuple[int, Answered]] = []
+        time_ns = 0
+        for message in messages:
+            match message:
+                case Settled(id, settled_ns, answer):
+                    settled.append((id, answer))
+                    time_ns = max(time_ns, settled_ns)
+                case Accepted(id):
+                    self._submissions.accept(id)
+                case Refused():
+                    self._submissions.refuse(message)
+                case _:
+                    asked = self._asked.get(message.id)
+                    if asked is not None and not asked[1].done():
+                        asked[1].set_result(message)
+        if settled:
+            self._submissions.settle(time_ns, settled)
+
+
+class _SubnetConnection(asyncio.Protocol):
+    def __init__(self, port: RemoteSubnet) -> None:
+        self._port = port
+        self._splitter = FrameSplitter()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "a stream socket gives a stream transport"
+        transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
+        self._transport = transport
+        self._port.connected(transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._splitter.feed(data):
+                self._port.received(decode_to_gateway(body))
+        except FrameError:
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's name)
+        self._port.disconnected()

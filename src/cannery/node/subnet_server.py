@@ -1,0 +1,196 @@
+"""A subnet's end of the local socket: frames in, one frame of results out per sync and per turn.
+
+Each connection is a gateway. What a sync lets out goes to each gateway in one frame, so that it can sign the
+answers together. A gateway that is gone gets nothing; it asks again when it is back. What a slow gateway has
+not taken yet is bounded: its connection is not read until it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from cannery.errors import Reject, RejectCode, StoreError
+from cannery.limits import SOCKET_BUFFER_BYTES_MAX
+from cannery.node.answers import ReplySpool, answered, ingress_of, read_values, rejected, run_query
+from cannery.node.driver import SubnetDriver
+from cannery.node.handover import (
+    Accepted,
+    Ask,
+    FrameError,
+    FrameSplitter,
+    Measure,
+    Measured,
+    QueryDone,
+    Read,
+    Refused,
+    Settled,
+    Submit,
+    ToGateway,
+    ToSubnet,
+    decode_to_subnet,
+    encode_frames,
+)
+from cannery.node.service import Durable, Known, Refusing, Subnet, Waiting
+
+_BUSY: Final = Reject(
+    RejectCode.SYS_TRANSIENT, "the node is busy with queries: try again in a moment", "CNRY0204"
+)
+
+Ticket = tuple["GatewayConnection", int]
+
+
+class SubnetServer:
+    """Serves a subnet on a Unix socket until `stop`."""
+
+    def __init__(self, subnet: Subnet, spool: ReplySpool) -> None:
+        self._spool = spool
+        self._changed: dict[GatewayConnection, None] = {}
+        self._server: asyncio.AbstractServer | None = None
+        self.driver = SubnetDriver(subnet, asyncio.get_running_loop(), self._deliver, on_turn_end=self._flush)
+
+    @property
+    def subnet(self) -> Subnet:
+        return self.driver.subnet
+
+    async def start(self, path: str) -> None:
+        """Listen on a socket; one that an earlier process left behind is replaced."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        loop = asyncio.get_running_loop()
+        old_mask = os.umask(0o077)
+        try:
+            self._server = await loop.create_unix_server(lambda: GatewayConnection(self), path)
+        finally:
+            os.umask(old_mask)
+
+    async def stop(self) -> None:
+        """Stop listening, let out what is being synced, close the subnet."""
+        if self._server is not None:
+            self._server.close()
+        await self.driver.stop()
+        self._flush()
+
+    def handle(self, connection: GatewayConnection, messages: Iterable[ToSubnet]) -> None:
+        """Take what a gateway sent."""
+        for message in messages:
+            match message:
+                case Submit():
+                    self._submit(connection, message)
+                case Ask():
+                    self._ask(connection, message)
+                case Read():
+                    self._read(connection, message)
+                case Measure():
+                    connection.post(Measured(message.id, self.subnet.metrics.render()))
+        self.driver.wake()
+
+    def changed(self, connection: GatewayConnection) -> None:
+        """Note that a connection has something to send at the end of this turn."""
+        self._changed[connection] = None
+
+    # --- inside
+
+    def _submit(self, connection: GatewayConnection, message: Submit) -> None:
+        try:
+            found = self.subnet.submit(ingress_of(message.ingress), (connection, message.id))
+        except StoreError as error:
+            found = Refusing(Reject(RejectCode.SYS_TRANSIENT, str(error)))
+        match found:
+            case Refusing(reject):
+                connection.post(Refused(message.id, int(reject.code), reject.message, reject.error_code))
+            case Known(time_ns, answer):
+                connection.post(Settled(message.id, time_ns, answered(answer, self._spool)))
+            case Waiting(is_accepted=True):
+                connection.post(Accepted(message.id))
+
+    def _ask(self, connection: GatewayConnection, message: Ask) -> None:
+        def job() -> None:
+            if connection.is_open:
+                try:
+                    answer = run_query(self.subnet, message.query, self._spool)
+                except StoreError as error:
+                    answer = rejected(Reject(RejectCode.SYS_TRANSIENT, str(error)))
+                connection.post(QueryDone(message.id, self.subnet.time_ns, answer))
+
+        if not self.driver.ask(job):
+            connection.post(QueryDone(message.id, self.subnet.time_ns, rejected(_BUSY)))
+
+    def _read(self, connection: GatewayConnection, message: Read) -> None:
+        connection.post(read_values(self.subnet, message.id, message.read))
+
+    def _deliver(self, durable: Durable) -> None:
+        for ticket in durable.accepted:
+            connection, id = _ticket(ticket)
+            connection.post(Accepted(id))
+        for ticket, answer in durable.settled:
+            connection, id = _ticket(ticket)
+            if connection.is_open:
+                connection.post(Settled(id, durable.time_ns, answered(answer, self._spool)))
+        self._flush()
+
+    def _flush(self) -> None:
+        changed, self._changed = self._changed, {}
+        for connection in changed:
+            connection.flush()
+
+
+class GatewayConnection(asyncio.Protocol):
+    """One gateway's connection."""
+
+    def __init__(self, server: SubnetServer) -> None:
+        self._server = server
+        self._splitter = FrameSplitter()
+        self._outbox: list[ToGateway] = []
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
+
+    def post(self, message: ToGateway) -> None:
+        """Send a message with the next frame."""
+        if self._transport is not None:
+            self._outbox.append(message)
+            self._server.changed(self)
+
+    def flush(self) -> None:
+        """Send what was posted."""
+        messages, self._outbox = self._outbox, []
+        if self._transport is not None and messages:
+            self._transport.writelines(encode_frames(messages))
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "a stream socket gives a stream transport"
+        transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._splitter.feed(data):
+                self._server.handle(self, decode_to_subnet(body))
+        except FrameError:
+            if self._transport is not None:
+                self._transport.abort()
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's name)
+        self._transport = None
+        self._outbox = []
+
+
+def _ticket(ticket: object) -> Ticket:
+    assert isinstance(ticket, tuple), "tickets are made in this module"
+    return ticket
