@@ -21,6 +21,7 @@ from cannery.candid.errors import CandidError
 
 FIELD_ID_MAX = 2**32 - 1
 _UNNAMED = re.compile(r"_(0|[1-9][0-9]{0,9})_")
+_AMBIGUOUS = re.compile(r'_(0|[1-9][0-9]{0,9})_|".*"', re.DOTALL)
 
 
 @lru_cache(maxsize=8192)
@@ -160,8 +161,13 @@ class Field:
 
     @property
     def label(self) -> str:
-        """The key of this field in Python: its name, or `_N_` for number N."""
-        return f"_{self.id}_" if self.name is None else self.name
+        """The key of this field in Python: its name, or `_N_` for number N.
+
+        A name that looks like such a key, or like a name in quotes, stands in quotes, so that keys stay distinct.
+        """
+        if self.name is None:
+            return f"_{self.id}_"
+        return f'"{self.name}"' if _AMBIGUOUS.fullmatch(self.name) else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +343,12 @@ def variant_of(fields: Mapping[str, Type]) -> Variant:
 
 
 def field_of_label(label: str, type: Type) -> Field:
-    """Make the field that has this key in Python: `_N_` is the unnamed field N, any other key is a name."""
+    """Make the field that has this key in Python: `_N_` is the unnamed field N, any other key is a name.
+
+    See `Field.label` for names in quotes.
+    """
+    if len(label) > 2 and label[0] == label[-1] == '"' and _AMBIGUOUS.fullmatch(label[1:-1]):
+        return Field.named(label[1:-1], type)
     match = _UNNAMED.fullmatch(label)
     if match is not None and int(match[1]) <= FIELD_ID_MAX:
         return Field(int(match[1]), None, type)
