@@ -1,0 +1,46 @@
+"""What every process of a node does about its own life: end with its supervisor, stop on signals, keep within
+memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import sys
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+READY_LINE: Final = "ready"
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its supervisor is gone, however that came."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # The supervisor went away before the kernel knew.
+        os._exit(1)
+
+
+def limit_memory(size_bytes: int) -> None:
+    """Let allocations beyond a bound fail with MemoryError instead of taking the machine's memory."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = size_bytes if hard == resource.RLIM_INFINITY else min(size_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def say_ready() -> None:
+    """Tell the supervisor that this process serves."""
+    sys.stdout.write(READY_LINE + "\n")
+    sys.stdout.flush()
+
+
+def stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Give an event that SIGTERM and SIGINT set."""
+    event = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, event.set)
+    return event

@@ -1,0 +1,87 @@
+"""The process of a subnet: `python -m cannery.node.subnet_process --data DIR`. The supervisor starts it.
+
+It opens the store, serves the gateways on the socket and runs until it is told to stop. A bug ends it; the
+supervisor starts it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import sys
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from msgspec.structs import replace
+
+from cannery.errors import CanneryError
+from cannery.node.answers import ReplySpool, spool_free_bytes
+from cannery.node.condemned import take_condemned
+from cannery.node.config import NodeConfig, load_config
+from cannery.node.data_dir import DataDir, load_keys
+from cannery.node.process_life import end_with_parent, limit_memory, say_ready, stop_event
+from cannery.node.python_runtime import PythonPrograms
+from cannery.node.service import Doors, Subnet
+from cannery.node.store_rocksdb import RocksStore
+from cannery.node.subnet_server import SubnetServer
+from cannery.node.system_doors import SystemClock, SystemEntropy, data_certifier
+from cannery.node.watch import CpuWatch, RunningFile
+
+_SWITCH_INTERVAL_S: Final = 0.0005
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
+
+
+def open_subnet(config: NodeConfig) -> Subnet:
+    """Open the subnet of a data directory in this process, with all its real doors."""
+    folder = DataDir(config.data)
+    keys = load_keys(config.data)
+    clock = SystemClock()
+    running = RunningFile(str(folder.running))
+    condemned = take_condemned(running, folder.condemned, clock.now_ns())
+    doors = Doors(
+        open_store=lambda: RocksStore(str(folder.store)),
+        programs=PythonPrograms(config.third_party),
+        clock=clock,
+        entropy=SystemEntropy(),
+        watch=CpuWatch(running),
+        certify=data_certifier(keys.root, clock),
+        free_bytes=spool_free_bytes(folder.store.parent),
+    )
+    replica = replace(config.replica, operators=(keys.operator.principal.raw,))
+    return Subnet(doors, replica, condemned=condemned)
+
+
+async def serve(config: NodeConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    folder = DataDir(config.data)
+    stopped = stop_event(asyncio.get_running_loop())
+    server = SubnetServer(open_subnet(config), ReplySpool(folder.spool))
+    await server.start(folder.socket)
+    say_ready()
+    await stopped.wait()
+    await server.stop()
+
+
+def main() -> int:
+    """Run the process; give its exit code."""
+    parser = argparse.ArgumentParser(prog="cannery.node.subnet_process")
+    parser.add_argument("--data", type=Path, required=True)
+    data: Path = parser.parse_args().data
+    end_with_parent()
+    try:
+        config = load_config(data)
+        limit_memory(config.memory_bytes_max)
+        # A sync that has returned should reach the loop soon, though a round is executing.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        gc.set_threshold(*_GC_THRESHOLDS)
+        uvloop.run(serve(config))
+    except CanneryError as error:
+        sys.stderr.write(f"subnet: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
