@@ -113,10 +113,11 @@ NO_KEYS = {
     "another curve": encode_public_key(bytes.fromhex("06072a8648ce3d020106052b81040022"), POINT),
     "RSA outside WebAuthn": RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
     "bits that fill no byte": encode_der(
-        SEQUENCE, encode_der(SEQUENCE, ALGORITHM_ED25519), encode_der(BIT_STRING, b"\1", bytes(32))
+        SEQUENCE, encode_der(SEQUENCE, ALGORITHM_SECP256K1), encode_der(BIT_STRING, b"\1", POINT)
     ),
     "no bits": encode_der(SEQUENCE, encode_der(SEQUENCE, ALGORITHM_ED25519), encode_der(BIT_STRING)),
-    "a long length": b"\x30\x81\x2a" + KEYS[0].public_key_der[2:],
+    "a length in a longer form": b"\x30\x81" + KEYS[1].public_key_der[1:],
+    "a length with a zero in front": b"\x30\x82\x00" + KEYS[1].public_key_der[1:],
     "an endless length": b"\x30\x84\xff\xff\xff\xff",
     "an indefinite length": b"\x30\x80" + KEYS[0].public_key_der[2:] + b"\0\0",
     "a long key": encode_public_key(ALGORITHM_CANISTER, b"\0" * 5000),
