@@ -73,7 +73,6 @@ class ReplicaConfig(msgspec.Struct, frozen=True, array_like=True):
     argument_size_bytes_max: int = 100 * 1024 * 1024
     reply_size_bytes_max: int = 100 * 1024 * 1024
     canister_quota_count: int = 1_000_000
-    priced_from_ns: int = 0
 
 
 class Ingress(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -97,7 +96,7 @@ BlockInput = Ingress | Configure
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """What clock or memory decided: the activation with this number in the round was stopped, with this text."""
+    """What clock or memory decided: this activation of the round, by number, was stopped."""
 
     ordinal: int
     text: str
@@ -183,7 +182,7 @@ def state_hash(reader: StoreReader) -> bytes:
 
 
 def message_identity(kind: int, caller: bytes, callee: bytes, method: str, arg: bytes) -> bytes:
-    """Name an activation that is no ingress message: the same message gets the same 32 bytes in every attempt."""
+    """Name an activation that is no ingress message: the same 32 bytes in every attempt."""
     name = method.encode()
     head = b"%d:%d:%d:%d:" % (kind, len(caller), len(callee), len(name))
     return sha256(head + caller + callee + name + sha256(arg).digest()).digest()

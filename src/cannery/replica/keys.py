@@ -61,6 +61,11 @@ def canister_id(counter: int) -> bytes:
     return _U64.pack(counter) + _ID_TAIL
 
 
+def chosen_id_key(counter: int) -> bytes:
+    """Give the key that marks a canister id as chosen by an operator; it stays when the canister goes."""
+    return bytes((META, 3)) + _U64.pack(counter)
+
+
 def canister_counter(raw: bytes) -> int | None:
     """Give the counter of a canister id; None for principals of another form."""
     if len(raw) != _CANISTER_ID_SIZE_BYTES or raw[8:] != _ID_TAIL:

@@ -120,7 +120,7 @@ class Layer:
         self.put(key, None)
 
     def delete_range(self, start: bytes, end: bytes) -> None:
-        """Delete all keys from `start` up to `end`, which lie in one space (and, in stable state, one canister)."""
+        """Delete all keys from `start` up to `end`, within one space (in stable state, one canister)."""
         if start >= end:
             return
         group = self._sorted.get(_bucket_of(start))

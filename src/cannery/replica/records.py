@@ -62,7 +62,10 @@ class Settings(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CanisterRecord(msgspec.Struct, frozen=True, array_like=True):
-    """The cold half of a canister: what messages read and only management changes."""
+    """The cold half of a canister: what messages read and only management changes.
+
+    `installed_ns` is the time of the last installation; 0 while no module is installed.
+    """
 
     controllers: tuple[bytes, ...]
     creator: bytes
@@ -72,6 +75,7 @@ class CanisterRecord(msgspec.Struct, frozen=True, array_like=True):
     schema_id: bytes = b""
     settings: Settings = Settings()
     change_count: int = 0
+    installed_ns: int = 0
 
 
 class AccountRecord(msgspec.Struct, array_like=True):
@@ -108,7 +112,8 @@ class AccountRecord(msgspec.Struct, array_like=True):
 class ModuleRecord(msgspec.Struct, frozen=True, array_like=True):
     """What messages need to know of a module without opening its file; never changes for a hash.
 
-    `methods` maps a name to an `EntryKind` (UPDATE, QUERY or COMPOSITE_QUERY).
+    `methods` maps a name to an `EntryKind` (UPDATE, QUERY or COMPOSITE_QUERY). `schema_id` is the schema of a
+    canister that begins with this module.
     """
 
     size_bytes: int
@@ -119,6 +124,7 @@ class ModuleRecord(msgspec.Struct, frozen=True, array_like=True):
     hooks: tuple[str, ...] = ()
     continuations: tuple[str, ...] = ()
     timers: tuple[str, ...] = ()
+    schema_id: bytes = b""
 
 
 class SubnetRecord(msgspec.Struct, array_like=True):
@@ -132,6 +138,7 @@ class SubnetRecord(msgspec.Struct, array_like=True):
     ring_next: int = 0
     pruned_minute: int = 0
     updates_total: int = 0
+    priced_from_ns: int = 0
 
 
 class HeadRecord(msgspec.Struct, frozen=True, array_like=True):

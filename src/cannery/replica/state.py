@@ -11,9 +11,10 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cannery.limits import ROUND_WORK_BYTES_PER_COUNT
 from cannery.ports import Program, Programs, StoreReader
 from cannery.replica import keys, records
-from cannery.replica.block import Block
+from cannery.replica.block import Block, Ingress
 from cannery.replica.overlay import CachedReader, Layer
 from cannery.replica.records import (
     AccountRecord,
@@ -24,6 +25,7 @@ from cannery.replica.records import (
     ModuleRecord,
     Origin,
     ResponseMessage,
+    StreamHead,
     SubnetRecord,
 )
 from cannery.replica.view import StateView, load_program
@@ -90,6 +92,7 @@ class RoundState:
         "runner",
         "scheduler",
         "settling",
+        "stream_heads",
         "subnet",
         "time_ns",
         "view",
@@ -108,7 +111,8 @@ class RoundState:
         self.changed_accounts: dict[bytes, None] = {}
         self.settling: dict[bytes, None] = {}
         self.answers: list[Answer] = []
-        self.accepted: dict[bytes, None] = {}
+        self.accepted: dict[bytes, Ingress] = {}
+        self.stream_heads: dict[int, StreamHead] = {}
         self.events = RoundEvents()
 
     def account_for_change(self, canister_id: bytes) -> AccountRecord | None:
@@ -117,6 +121,31 @@ class RoundState:
         if account is not None:
             self.changed_accounts[canister_id] = None
         return account
+
+    def queue_account(self, receiver: bytes) -> AccountRecord | None:
+        """Give the round's own account of who may have a queue: a canister, or the management canister."""
+        account = self.account_for_change(receiver)
+        if account is None and receiver == MANAGEMENT_ID:
+            account = self.view.accounts[receiver] = AccountRecord()
+            self.changed_accounts[receiver] = None
+        return account
+
+    def stream_head(self, subnet: int) -> StreamHead:
+        """Give the counters of the streams to and from a subnet."""
+        head = self.stream_heads.get(subnet)
+        if head is None:
+            data = self.layer.get(keys.stream_head_key(subnet))
+            head = StreamHead() if data is None else records.STREAM_HEAD.decode(data)
+            self.stream_heads[subnet] = head
+        return head
+
+    def put_stream_head(self, subnet: int, head: StreamHead) -> None:
+        """Set the counters of the streams to and from a subnet."""
+        self.stream_heads[subnet] = head
+
+    def note_work(self, touched: int, bytes_moved: int) -> None:
+        """Count work towards the bound of the round: an activation, keys, and bytes by the kibibyte."""
+        self.events.work += 1 + touched + bytes_moved // ROUND_WORK_BYTES_PER_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +274,10 @@ class MessageOverlay:
             self.outbox.append(Sent(origin.caller, responder, response))
         elif isinstance(origin, IngressOrigin):
             self.answers.append((origin, outcome))
+
+    def touched_canisters(self) -> list[bytes]:
+        """Give the canisters whose records this message set."""
+        return list(self._canisters)
 
     def merge(self) -> None:
         """Merge the changes into the round's. `calls.commit` does this and then delivers what leaves."""

@@ -1,0 +1,44 @@
+"""Hooks of a module: init, pre_upgrade, post_upgrade and the health query, run inside a management message.
+
+They write into that message's overlay, which is committed or dropped whole: a failed upgrade leaves nothing
+behind. Hooks answer nobody and call nobody. IC interface specification, "IC method install_code".
+"""
+
+from __future__ import annotations
+
+from cannery.errors import Reject, RejectCode
+from cannery.ports import EntryKind, Program
+from cannery.replica.activation import Activation
+from cannery.replica.block import message_identity
+from cannery.replica.logs import append_log
+from cannery.replica.state import MessageOverlay
+
+
+def run_hook(
+    message: MessageOverlay,
+    canister_id: bytes,
+    kind: EntryKind,
+    program: Program,
+    schema_id: bytes,
+    arg: bytes,
+    caller: bytes,
+) -> None:
+    """Run a hook of a canister; raises `Reject` with the text of its trap.
+
+    The canister's account must be in the overlay. The whole message is to be dropped where this raises.
+    """
+    state = message.state
+    account = message.account(canister_id)
+    assert account is not None, "hooks run in canisters that are there"
+    runner = state.runner
+    activation = Activation(
+        message, account, canister_id, schema_id, kind, "", arg, caller, ordinal=runner.ordinal + 1
+    )
+    identity = message_identity(kind, caller, canister_id, "", arg) if runner.needs_identity else b""
+    failure = runner.run(program, activation, identity, state.view.config.hook_cpu_ns_max)
+    state.events.activations += 1
+    if failure is not None:
+        raise Reject(RejectCode(failure.code), f"{failure.text} (in {kind.name.lower()})", failure.error_code)
+    state.note_work(activation.touched, activation.bytes_moved)
+    for line in activation.lines or ():
+        append_log(message, canister_id, line)

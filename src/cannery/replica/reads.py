@@ -1,0 +1,226 @@
+"""The system of activations that only read: queries, composite queries, `inspect_message`.
+
+They run on a committed state and keep nothing: every act that would change something is a trap. Time is the
+node's, since nothing of theirs enters the state. IC interface specification, "Query methods", "Ingress
+message inspection".
+"""
+
+# The names of arguments are the port's, also where an act is refused.
+# ruff: noqa: ARG002
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from cannery.errors import RejectCode, Trap
+from cannery.limits import REJECT_TEXT_SIZE_CHARS_MAX
+from cannery.ports import CallOutcome, CallRequest, EntryKind
+from cannery.replica import keys
+from cannery.replica.view import StateView
+
+Certify = Callable[[bytes, bytes], bytes]
+QueryOther = Callable[[bytes, bytes, str, bytes], bytes]
+
+
+class ReadActivation:
+    """One read-only activation over a view."""
+
+    __slots__ = (
+        "_certify",
+        "_get",
+        "_prefix",
+        "_query_other",
+        "_slots",
+        "_view",
+        "accepted",
+        "arg",
+        "caller",
+        "canister_id",
+        "kind",
+        "name",
+        "now_ns",
+        "rejection",
+        "reply_data",
+    )
+
+    def __init__(
+        self,
+        view: StateView,
+        canister_id: bytes,
+        kind: EntryKind,
+        name: str,
+        arg: bytes,
+        caller: bytes,
+        now_ns: int,
+        *,
+        certify: Certify | None = None,
+        query_other: QueryOther | None = None,
+    ) -> None:
+        self._view = view
+        self._get = view.reader.get
+        self._prefix = keys.owned(keys.STABLE, canister_id)
+        self._slots: dict[str, bytes] | None = None
+        self._certify = certify
+        self._query_other = query_other
+        self.kind = kind
+        self.name = name
+        self.arg = arg
+        self.caller = caller
+        self.canister_id = canister_id
+        self.now_ns = now_ns
+        self.accepted = False
+        self.reply_data: bytes | None = None
+        self.rejection: tuple[int, str] | None = None
+
+    @property
+    def outcome(self) -> CallOutcome:
+        """Refuse: only continuations have an outcome."""
+        raise Trap("only a continuation has an outcome")
+
+    @property
+    def saved(self) -> bytes:
+        """Refuse: only continuations and timers have a saved value."""
+        raise Trap("only continuations and timers have a saved value")
+
+    @property
+    def canister_version(self) -> int:
+        """Give the canister's version."""
+        account = self._view.account(self.canister_id)
+        return 0 if account is None else account.version
+
+    # stable state
+
+    def slot(self, collection: str) -> bytes:
+        """Give a collection's key prefix."""
+        slots = self._slots
+        if slots is None:
+            canister = self._view.canister(self.canister_id)
+            slots = {} if canister is None else self._view.slots(canister.schema_id)
+            self._slots = slots
+        return slots[collection]
+
+    def get(self, key: bytes) -> bytes | None:
+        """Read a value."""
+        return self._get(self._prefix + key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Refuse: reads keep nothing."""
+        raise self._refusal("write")
+
+    def delete(self, key: bytes) -> bool:
+        """Refuse: reads keep nothing."""
+        raise self._refusal("delete")
+
+    def delete_range(self, start: bytes, end: bytes) -> None:
+        """Refuse: reads keep nothing."""
+        raise self._refusal("delete")
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Yield pairs from `start` up to `end`."""
+        prefix = self._prefix
+        prefix_size = len(prefix)
+        for key, value in self._view.reader.scan(prefix + start, prefix + end, reverse=reverse):
+            yield key[prefix_size:], value
+
+    def type_bytes(self, number: bytes) -> bytes | None:
+        """Give the encoded Candid type with this number."""
+        return self._view.type_bytes(number)
+
+    # answers
+
+    def reply(self, data: bytes) -> None:
+        """Answer the query."""
+        self._check_unanswered("reply")
+        size_bytes_max = self._view.config.reply_size_bytes_max
+        if len(data) > size_bytes_max:
+            raise Trap(f"a reply has at most {size_bytes_max} bytes, got {len(data)}: answer in pages")
+        self.reply_data = data
+
+    def reject(self, message: str, code: int = 4) -> None:
+        """Refuse the query."""
+        self._check_unanswered("reject")
+        if code not in RejectCode._value2member_map_:
+            raise Trap(f"{code} is no reject code: 1 to 6 are")
+        self.rejection = (code, message[:REJECT_TEXT_SIZE_CHARS_MAX])
+
+    def call(self, request: CallRequest) -> int:
+        """Refuse: reads call nobody."""
+        raise self._refusal("call another canister")
+
+    def answer_later(self, call: int) -> None:
+        """Refuse: reads are answered at once."""
+        raise self._refusal("answer later")
+
+    def query(self, callee: bytes, method: str, arg: bytes) -> bytes:
+        """Run another canister's query on the same state."""
+        if self.kind is not EntryKind.COMPOSITE_QUERY or self._query_other is None:
+            raise self._refusal("query another canister")
+        return self._query_other(self.canister_id, callee, method, arg)
+
+    def accept(self) -> None:
+        """Let the inspected message in."""
+        if self.kind is not EntryKind.INSPECT:
+            raise self._refusal("accept a message")
+        self.accepted = True
+
+    # cycles
+
+    def cycles_balance(self) -> int:
+        """Give the canister's balance."""
+        account = self._view.account(self.canister_id)
+        return 0 if account is None else account.cycles
+
+    def cycles_available(self) -> int:
+        """Give 0: reads carry no cycles."""
+        return 0
+
+    def cycles_accept(self, amount_max: int) -> int:
+        """Refuse: reads carry no cycles."""
+        raise self._refusal("accept cycles")
+
+    # certified data, chance, time, log
+
+    def certified_data_set(self, data: bytes) -> None:
+        """Refuse: reads keep nothing."""
+        raise self._refusal("set certified data")
+
+    def data_certificate(self) -> bytes | None:
+        """Give a certificate of the canister's certified data, where it has any."""
+        if self._certify is None or self.kind is EntryKind.INSPECT:
+            return None
+        data = self._get(keys.owned(keys.CERTIFIED, self.canister_id))
+        return self._certify(self.canister_id, b"" if data is None else data)
+
+    def random_bytes(self, count: int) -> bytes:
+        """Refuse: chance comes from a block, and a query is in none."""
+        raise self._refusal("draw random bytes")
+
+    def log(self, text: str) -> None:
+        """Drop the line: a log is state, and reads keep nothing."""
+
+    def timer_set(self, method: str, due_ns: int, every_ns: int, saved: bytes) -> int:
+        """Refuse: reads keep nothing."""
+        raise self._refusal("set a timer")
+
+    def timer_cancel(self, timer: int) -> bool:
+        """Refuse: reads keep nothing."""
+        raise self._refusal("cancel a timer")
+
+    # who
+
+    def is_controller(self, principal: bytes) -> bool:
+        """Say whether a principal controls this canister."""
+        return self._view.is_controller(self.canister_id, principal)
+
+    def is_operator(self, principal: bytes) -> bool:
+        """Say whether a principal is one of the node's operators."""
+        return self._view.is_operator(principal)
+
+    def _check_unanswered(self, act: str) -> None:
+        if self.kind is EntryKind.INSPECT:
+            raise self._refusal(act)
+        if self.reply_data is not None or self.rejection is not None:
+            raise Trap(f"this query is answered already: it cannot {act} again")
+
+    def _refusal(self, act: str) -> Trap:
+        return Trap(f"{self.kind.name.lower().replace('_', ' ')} cannot {act}")
