@@ -26,10 +26,10 @@ from cannery.node.gateway.bodies import (
 )
 from cannery.node.gateway.calls import Calls
 from cannery.node.gateway.certifier import Certifier
-from cannery.node.gateway.effective import EffectiveIds, ManagementTarget
+from cannery.node.gateway.effective import EffectiveIds, management_target
 from cannery.node.gateway.http import PREFLIGHT, Answer, Disconnected, Refusal, Request, text_answer
 from cannery.node.gateway.large_answers import LargeAnswers
-from cannery.node.gateway.large_envelopes import load_envelope
+from cannery.node.gateway.large_envelopes import Loaded, load_envelope
 from cannery.node.gateway.node_pages import NodePages
 from cannery.node.gateway.queries import Queries
 from cannery.node.gateway.rate_limit import TokenBuckets, address_key
@@ -39,7 +39,7 @@ from cannery.node.gateway.spool import Spool
 from cannery.node.gateway.spool_pages import SpoolPages
 from cannery.node.gateway.state_paths import SubnetFacts
 from cannery.node.gateway.state_reads import StateReads
-from cannery.node.handover import IngressMessage, Spooled
+from cannery.node.handover import IngressMessage
 from cannery.node.subnet_port import SubnetPort
 from cannery.protocol.authentication import AuthenticationError, Authority, VerifiedDelegations, authenticate
 from cannery.protocol.envelope import (
@@ -80,7 +80,6 @@ class Gateway:
         settings: GatewaySettings,
         spool: Spool,
         clocks: Clocks,
-        management_target: ManagementTarget,
     ) -> None:
         facts = SubnetFacts(identity)
         large_work = LargeWork(settings)
@@ -92,7 +91,7 @@ class Gateway:
         self._large_work = large_work
         self._memory = MemoryBudget()
         self._root_key_der = facts.root_key_der
-        self._effective = EffectiveIds(facts.subnet_id, identity.canister_ranges, management_target)
+        self._effective = EffectiveIds(facts.subnet_id, identity.canister_ranges)
         self._verified = VerifiedDelegations()
         self._calls = Calls(port, certifier, large, settings)
         self._queries = Queries(port, identity.node_key, facts.subnet_id, large, settings, clocks.now_ns)
@@ -210,28 +209,29 @@ class Gateway:
             envelope = parse_envelope(body, _KINDS[route.verb])
         except EnvelopeError as error:
             raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
-        return await self._serve_envelope(request, route, envelope, None)
+        content = envelope.content
+        target = None if isinstance(content, ReadStateContent) else management_target(content)
+        return await self._serve_envelope(request, route, Loaded(envelope, None, target))
 
     async def _serve_file(self, request: Request, route: Route, path: str) -> Answer:
         async with self._large_work.slot():
             try:
-                envelope, spooled = await asyncio.to_thread(load_envelope, path, _KINDS[route.verb])
+                loaded = await asyncio.to_thread(load_envelope, path, _KINDS[route.verb])
             except EnvelopeError as error:
                 raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
-        return await self._serve_envelope(request, route, envelope, spooled)
+        return await self._serve_envelope(request, route, loaded)
 
-    async def _serve_envelope(
-        self, request: Request, route: Route, envelope: Envelope, spooled: Spooled | None
-    ) -> Answer:
+    async def _serve_envelope(self, request: Request, route: Route, loaded: Loaded) -> Answer:
+        envelope = loaded.envelope
         content = envelope.content
         if isinstance(content, ReadStateContent):
             self._effective.check_place(route)
             authority = self._authenticate(envelope)
             return await self._reads.read_state(envelope, authority, route, request.address)
-        self._effective.check(content, route)
+        self._effective.check(content, loaded.target, route)
         self._authenticate(envelope)
         if not isinstance(content, CallContent):
-            return await self._queries.query(envelope, spooled, request.address)
+            return await self._queries.query(envelope, loaded.spooled, request.address)
         ingress = IngressMessage(
             envelope.request_id,
             content.sender.raw,
@@ -239,7 +239,7 @@ class Gateway:
             content.method_name,
             content.arg,
             content.ingress_expiry_ns,
-            spooled,
+            loaded.spooled,
         )
         if route.version == 2:
             return await self._calls.call_async(ingress, envelope.tagged)

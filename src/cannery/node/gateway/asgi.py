@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from cannery.limits import GATEWAY_FILE_CHUNK_SIZE_BYTES
 from cannery.node.gateway.app import Gateway
-from cannery.node.gateway.http import Answer, Disconnected, FilePart, Refusal, Request
+from cannery.node.gateway.http import Answer, Disconnected, FilePart, Refusal, Request, client_address
 from cannery.node.gateway.settings import GatewaySettings
 
 # ASGI names its messages and scopes as dictionaries of anything.
@@ -73,13 +73,10 @@ class AsgiApp:
         assert scope["type"] == "http", "the server is configured for HTTP only"
         client = scope["client"]
         method: str = scope["method"]
-        request = Request(
-            method,
-            scope["path"],
-            dict(scope["headers"]),
-            client[0] if client else "",
-            AsgiBody(receive, self._settings),
-        )
+        headers = dict(scope["headers"])
+        peer = client[0] if client else ""
+        address = client_address(peer, headers, self._settings.trusted_proxies)
+        request = Request(method, scope["path"], headers, address, AsgiBody(receive, self._settings))
         answer = await self._gateway.answer(request)
         if answer is None:
             return

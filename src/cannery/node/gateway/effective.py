@@ -6,38 +6,46 @@ canister exists is for its subnet to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from http import HTTPStatus
 
+from cannery.errors import Reject
 from cannery.node.gateway.http import Refusal
 from cannery.node.gateway.routes import Route
 from cannery.protocol.envelope import CallContent, QueryContent
 from cannery.protocol.principal import MANAGEMENT, Principal
+from cannery.replica.management.routing import (
+    effective_canister_id,
+    subnet_call_methods,
+    subnet_query_methods,
+)
 
 CanisterRanges = tuple[tuple[Principal, Principal], ...]
 
-# Which canister a management method is about: its id, or None where the method or argument names none.
-ManagementTarget = Callable[[str, bytes], bytes | None]
 
-_SUBNET_CALLS = ("create_canister", "provisional_create_canister_with_cycles")
-_SUBNET_QUERIES = ("list_canisters",)
-_ANYWHERE = frozenset((*_SUBNET_CALLS, *_SUBNET_QUERIES))
+def management_target(content: CallContent | QueryContent) -> bytes | None:
+    """Give the canister that a call of the management canister is about; None for all other calls.
+
+    None too where the argument names no canister: the subnet's reject says so.
+    """
+    if content.canister_id != MANAGEMENT:
+        return None
+    try:
+        return effective_canister_id(content.method_name, content.arg)
+    except Reject:
+        return None
 
 
 class EffectiveIds:
     """Checks effective ids against the subnet that this gateway answers for."""
 
-    __slots__ = ("_management_target", "_ranges", "_subnet_id")
+    __slots__ = ("_ranges", "_subnet_id")
 
-    def __init__(
-        self, subnet_id: Principal, ranges: CanisterRanges, management_target: ManagementTarget
-    ) -> None:
+    def __init__(self, subnet_id: Principal, ranges: CanisterRanges) -> None:
         self._subnet_id = subnet_id
         self._ranges = ranges
-        self._management_target = management_target
 
-    def check(self, content: CallContent | QueryContent, route: Route) -> None:
-        """Raise `Refusal` (400) where the URL does not fit the call or query."""
+    def check(self, content: CallContent | QueryContent, target: bytes | None, route: Route) -> None:
+        """Raise `Refusal` (400) where the URL does not fit the call or query (`target`: see above)."""
         effective = route.effective
         if route.subnet:
             self.check_place(route)
@@ -47,7 +55,7 @@ class EffectiveIds:
                 raise _refuse(f"the URL names canister {effective}, the request calls {content.canister_id}")
             self.check_place(route)
         else:
-            self._check_management(content, route)
+            self._check_management(content, target, route)
 
     def check_place(self, route: Route) -> None:
         """Raise `Refusal` (400) where the URL's canister or subnet is not this node's."""
@@ -64,18 +72,19 @@ class EffectiveIds:
         return any(low <= canister_id <= high for low, high in self._ranges)
 
     def _check_subnet_scope(self, content: CallContent | QueryContent) -> None:
-        methods = _SUBNET_CALLS if isinstance(content, CallContent) else _SUBNET_QUERIES
+        methods = subnet_call_methods if isinstance(content, CallContent) else subnet_query_methods
         if content.canister_id != MANAGEMENT or content.method_name not in methods:
             raise _refuse(
-                f"a subnet URL takes {' and '.join(methods)} of aaaaa-aa only: use /api/.../canister/ID"
+                f"a subnet URL takes only {', '.join(sorted(methods))} of aaaaa-aa: use /api/.../canister/ID"
             )
 
-    def _check_management(self, content: CallContent | QueryContent, route: Route) -> None:
-        if content.method_name in _ANYWHERE:
+    def _check_management(
+        self, content: CallContent | QueryContent, target: bytes | None, route: Route
+    ) -> None:
+        if content.method_name in subnet_call_methods or content.method_name in subnet_query_methods:
             # Any principal will do as the place of a canister that does not exist yet.
             return
         self.check_place(route)
-        target = self._management_target(content.method_name, content.arg)
         if target is not None and target != route.effective.raw:
             raise _refuse(
                 f"{content.method_name} is about canister {Principal(target)}: "

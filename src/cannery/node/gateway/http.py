@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from cannery.errors import CanneryError
-from cannery.limits import GATEWAY_ERROR_TEXT_SIZE_CHARS_MAX
+from cannery.limits import GATEWAY_ADDRESS_SIZE_CHARS_MAX, GATEWAY_ERROR_TEXT_SIZE_CHARS_MAX
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -104,6 +104,14 @@ class Refusal(CanneryError):
 
 class Disconnected(CanneryError):
     """The client went away before its request was complete: nobody is left to answer."""
+
+
+def client_address(peer: str, headers: Mapping[bytes, bytes], trusted_proxies: tuple[str, ...]) -> str:
+    """Give the address that a request counts for: what a trusted proxy says of its client, else the peer."""
+    if peer not in trusted_proxies:
+        return peer
+    last = headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip()
+    return last.decode("latin-1")[:GATEWAY_ADDRESS_SIZE_CHARS_MAX] or peer
 
 
 def text_answer(status: int, text: str, headers: Headers = ()) -> Answer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from cannery.limits import INLINE_SIZE_BYTES_MAX
+from cannery.node.gateway.effective import management_target
 from cannery.node.handover import Spooled
 from cannery.protocol.envelope import Envelope, ReadStateContent, RequestKind, parse_envelope
 
@@ -18,20 +19,31 @@ _BLOB_HEAD = b"\x5a"
 _TRY_COUNT_MAX = 16
 
 
-def load_envelope(path: str, kind: RequestKind) -> tuple[Envelope, Spooled | None]:
+class Loaded(msgspec.Struct, frozen=True):
+    """An envelope; where its argument stands, if not in it; and the canister that a management call is
+    about.
+    """
+
+    envelope: Envelope
+    spooled: Spooled | None = None
+    target: bytes | None = None
+
+
+def load_envelope(path: str, kind: RequestKind) -> Loaded:
     """Read an envelope from a file; a large argument becomes its place there. Raise `EnvelopeError`."""
     with open(path, "rb") as file:
         body = file.read()
     envelope = parse_envelope(body, kind)
     content = envelope.content
-    if isinstance(content, ReadStateContent) or len(content.arg) <= INLINE_SIZE_BYTES_MAX:
-        return envelope, None
-    offset = find_blob(body, content.arg)
+    if isinstance(content, ReadStateContent):
+        return Loaded(envelope)
+    target = management_target(content)
+    offset = find_blob(body, content.arg) if len(content.arg) > INLINE_SIZE_BYTES_MAX else None
     if offset is None:
-        return envelope, None
+        return Loaded(envelope, None, target)
     spooled = Spooled(path, offset, len(content.arg))
     bare = msgspec.structs.replace(envelope, content=msgspec.structs.replace(content, arg=b""))
-    return bare, spooled
+    return Loaded(bare, spooled, target)
 
 
 def find_blob(body: bytes, blob: bytes) -> int | None:

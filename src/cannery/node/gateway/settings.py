@@ -38,6 +38,9 @@ class GatewaySettings:
     requests_per_principal_burst: int = 10_000
     rate_limited_count_max: int = 65_536
 
+    # Proxies whose word on a client's address (X-Forwarded-For) is taken.
+    trusted_proxies: tuple[str, ...] = ()
+
     spool_bytes_max: int = 4 * 1024 * 1024 * 1024
     spool_bytes_per_address_max: int = 1024 * 1024 * 1024
     spool_kept_ms_max: int = 10 * 60 * 1_000

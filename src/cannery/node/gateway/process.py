@@ -1,0 +1,190 @@
+"""A gateway process: listens, asks its subnet over a local socket, and ends in good order.
+
+Started by the supervisor as `python -m cannery.node.gateway --data DIR --index K`. Several of them share
+the sockets that the supervisor bound and passes down (`CANNERY_LISTEN_FDS`); without these the process
+binds the configured port by itself. The end of standard input, SIGTERM and SIGINT stop it: what is under
+way is finished, in bounded time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import uvloop
+
+from cannery.errors import CanneryError
+from cannery.limits import GATEWAY_BACKLOG_COUNT, GATEWAY_SWEEP_MS
+from cannery.node.config import NodeConfig, load_config
+from cannery.node.data_dir import DataDir, NodeKeys, load_keys
+from cannery.node.gateway.app import Clocks, Gateway
+from cannery.node.gateway.http_server import HttpServer
+from cannery.node.gateway.settings import GatewaySettings, NodeIdentity
+from cannery.node.gateway.spool import Spool, SpoolLimits
+from cannery.node.remote_subnet import RemoteSubnet
+from cannery.node.subnet_port import SubnetPort
+from cannery.protocol.principal import Principal
+
+LISTEN_FDS_VARIABLE = "CANNERY_LISTEN_FDS"
+
+_SUBNET_START_S = 60.0
+_RANGE_BITS = 40
+_COUNTER_BYTES = 8
+_CANISTER_ID_TAIL = b"\x01\x01"
+_MS_PER_S = 1000
+
+
+def build_gateway(port: SubnetPort, config: NodeConfig, keys: NodeKeys) -> Gateway:
+    """Put a gateway together; the wiring that every kind of node shares."""
+    settings = config.gateway
+    spool = Spool(DataDir(config.data).spool, spool_limits(settings), time.time_ns)
+    identity = NodeIdentity(
+        keys.root, keys.node, (canister_range(config.replica.subnet),), version=read_version()
+    )
+    return Gateway(port, identity, settings, spool, Clocks(time.time_ns, time.monotonic_ns))
+
+
+def spool_limits(settings: GatewaySettings) -> SpoolLimits:
+    return SpoolLimits(
+        settings.spool_bytes_max,
+        settings.spool_bytes_per_address_max,
+        settings.body_size_bytes_max,
+        settings.spool_kept_ms_max,
+    )
+
+
+def canister_range(subnet: int) -> tuple[Principal, Principal]:
+    """Give the first and the last canister id of a subnet."""
+    first, last = subnet << _RANGE_BITS, ((subnet + 1) << _RANGE_BITS) - 1
+    return _canister_id(first), _canister_id(last)
+
+
+def _canister_id(counter: int) -> Principal:
+    return Principal(counter.to_bytes(_COUNTER_BYTES, "big") + _CANISTER_ID_TAIL)
+
+
+def read_version() -> str:
+    """Tell the version of the installed package; a source tree that is not installed has none."""
+    try:
+        return version("cannery")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+async def serve(
+    gateway: Gateway, settings: GatewaySettings, sockets: Sequence[socket.socket], stop: asyncio.Event
+) -> None:
+    """Serve on listening sockets until `stop` is set, then finish what is under way."""
+    loop = asyncio.get_running_loop()
+    server = HttpServer(gateway, settings)
+    listeners = [
+        await loop.create_server(server.make_connection, sock=one, backlog=GATEWAY_BACKLOG_COUNT)
+        for one in sockets
+    ]
+    sweeper = loop.create_task(_sweep(gateway))
+    _say_ready()
+    await stop.wait()
+    for listener in listeners:
+        listener.close()
+    await server.close()
+    sweeper.cancel()
+
+
+async def _sweep(gateway: Gateway) -> None:
+    while True:
+        await asyncio.sleep(GATEWAY_SWEEP_MS / _MS_PER_S)
+        await asyncio.to_thread(gateway.sweep)
+
+
+def _say_ready() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+async def run(config: NodeConfig, keys: NodeKeys) -> None:
+    """Connect to the subnet and serve until told to stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _stop_with_parent(loop, stop)
+    subnet = RemoteSubnet(DataDir(config.data).socket)
+    try:
+        await subnet.start(_SUBNET_START_S)
+        gateway = build_gateway(subnet, config, keys)
+        gc.freeze()
+        await serve(gateway, config.gateway, open_sockets(config), stop)
+    finally:
+        await subnet.close()
+
+
+def _stop_with_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Stop when the other end of standard input, the supervisor, is gone."""
+    descriptor = sys.stdin.fileno()
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return
+
+    def read() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            stop.set()
+
+    loop.add_reader(descriptor, read)
+
+
+def open_sockets(config: NodeConfig) -> list[socket.socket]:
+    """Take the sockets that the supervisor passed down, or bind the configured hosts and port."""
+    inherited = os.environ.get(LISTEN_FDS_VARIABLE)
+    if inherited:
+        return [socket.socket(fileno=int(number)) for number in inherited.split(",")]
+    return [_bind(host, config.port) for host in config.hosts]
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise ListenError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return bound
+
+
+class ListenError(CanneryError):
+    """An address cannot be listened on; the text names it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a gateway process to its end; give its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="cannery.node.gateway", description="One gateway process of a node."
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the node's data directory")
+    parser.add_argument("--index", type=int, default=0, help="which of the node's gateways this is")
+    parser.add_argument("--host", help="listen here instead of what the configuration says")
+    parser.add_argument("--port", type=int, help="listen here instead of what the configuration says")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format=f"gateway {options.index}: %(levelname)s %(message)s")
+    try:
+        config = load_config(options.data, options.host, options.port)
+        uvloop.run(run(config, load_keys(config.data)))
+    except CanneryError as error:
+        sys.stderr.write(f"gateway {options.index}: {error}\n")
+        return 1
+    return 0
