@@ -1,0 +1,84 @@
+"""A canister becomes empty: its code and state go, what is open is rejected.
+
+IC interface specification, "IC method uninstall_code" and the rule "Code uninstallation". Reinstallation and
+deletion begin in the same way.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from cannery.errors import RejectCode
+from cannery.replica import cycles, keys
+from cannery.replica.calls import abandon_calls
+from cannery.replica.logs import drop_log
+from cannery.replica.management.access import controllers_or_operators
+from cannery.replica.management.chunks import drop_chunks
+from cannery.replica.management.history import ChangeKind, record_change
+from cannery.replica.management.methods import Method, update_method
+from cannery.replica.management.modules import release_module
+from cannery.replica.management.request import Change
+from cannery.replica.management.types import VersionedCanisterId
+from cannery.replica.records import (
+    CallMessage,
+    CallOrigin,
+    IngressMessage,
+    IngressOrigin,
+    Lane,
+    ResponseMessage,
+    message_size_bytes,
+)
+from cannery.replica.state import MessageOverlay, Outcome
+from cannery.replica.timers import drop_timers
+from cannery.replica.view import show
+
+
+def clear_code(message: MessageOverlay, canister_id: bytes, what: str) -> None:
+    """Reject what a canister has open; remove its state, timers, certified data and log."""
+    cycles.settle_storage(message, canister_id)
+    abandon_calls(message, canister_id, f"Canister {show(canister_id)} was {what} before it answered")
+    drop_timers(message, canister_id)
+    drop_log(message, canister_id)
+    message.put(keys.owned(keys.CERTIFIED, canister_id), None)
+    message.delete_range(*keys.owned_range(keys.STABLE, canister_id))
+    account = message.account(canister_id)
+    assert account is not None, "whoever clears a canister has found it"
+    account.memory_bytes = 0
+
+
+def reject_waiting(message: MessageOverlay, canister_id: bytes, what: str) -> None:
+    """Reject the calls that wait at a canister and credit it with what waiting responses bring.
+
+    The round's queues are emptied at once, whatever becomes of the overlay: nothing may fail afterwards.
+    """
+    account = message.account(canister_id)
+    assert account is not None, "whoever clears a canister has found it"
+    lanes = message.state.scheduler.lanes(canister_id, account)
+    text = f"Canister {show(canister_id)} was {what} before it took this call"
+    for lane in Lane:
+        for waiting in lanes.take_all(lane):
+            account.queued_bytes -= message_size_bytes(waiting)
+            if isinstance(waiting, IngressMessage):
+                origin = IngressOrigin(waiting.request_id, waiting.sender, waiting.expiry_ns, canister_id)
+                message.answer(origin, Outcome(b"", RejectCode.CANISTER_REJECT, text), canister_id)
+            elif isinstance(waiting, CallMessage):
+                outcome = Outcome(b"", RejectCode.CANISTER_REJECT, text, None, waiting.cycles)
+                message.answer(CallOrigin(waiting.caller, waiting.callback), outcome, canister_id)
+            elif isinstance(waiting, ResponseMessage):
+                account.cycles += waiting.cycles_refunded
+
+
+def _uninstall(change: Change, args: VersionedCanisterId) -> None:
+    canister_id = args.canister_id.raw
+    canister, message = change.canister(canister_id), change.message
+    release_module(message, canister.module_hash)
+    clear_code(message, canister_id, "uninstalled")
+    drop_chunks(message, canister_id)
+    message.put_canister(canister_id, replace(canister, module_hash=None, schema_id=b"", installed_ns=0))
+    change.account(canister_id).version += 1
+    record_change(change, canister_id, ChangeKind.UNINSTALL, args.sender_canister_version)
+
+
+METHODS: tuple[Method, ...] = (
+    update_method("uninstall_code", VersionedCanisterId, None, controllers_or_operators, _uninstall),
+)
