@@ -1,0 +1,369 @@
+"""An in-process node for tests of canisters: the real round loop, a manual clock, no sockets, no sleeps.
+
+    with Node() as node:
+        book = node.install(Guestbook)
+        book.as_("ann").sign("hi")
+        node.advance(seconds=60)
+        assert book.latest(10)[0].text == "hi"
+
+Blocks, rounds, syncs, timers and admission are those of a real node; what is missing is HTTP and signatures:
+`as_` says who calls. With a `FaultyStore` the machine can crash at any write: `restart` goes on with what
+survived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from msgspec.structs import replace
+
+from cannery.candid.codec import decoder, encoder
+from cannery.cdk.build import build_module
+from cannery.cdk.declare import Canister
+from cannery.cdk.module_file import parse_module
+from cannery.client.errors import Rejected
+from cannery.errors import CanneryError
+from cannery.limits import TEST_ROUND_COUNT_MAX
+from cannery.node.python_runtime import PythonPrograms, SourceLoader
+from cannery.node.service import Doors, Durable, Known, Refusing, Subnet, SubnetLimits
+from cannery.node.source_files import read_source
+from cannery.node.store_rocksdb import RocksStore
+from cannery.node.watch import CpuWatch
+from cannery.ports import Store
+from cannery.protocol.principal import MANAGEMENT, Principal
+from cannery.replica.block import Ingress, ReplicaConfig
+from cannery.replica.management.dispatch import METHODS
+from cannery.replica.management.types import (
+    CanisterIdRecord,
+    CanisterSettings,
+    InstallCodeArgs,
+    InstallMode,
+    ProvisionalCreateArgs,
+    ProvisionalTopUpArgs,
+    UpdateSettingsArgs,
+    UpgradeFlags,
+)
+from cannery.replica.queries import Query
+from cannery.replica.state import Answer
+from cannery.testing.actor import Actor, Interface, interface_of_class, interface_of_did, rejected, reply_of
+from cannery.testing.class_source import source_of
+from cannery.testing.clock import ManualClock, SeededEntropy
+from cannery.testing.store import FaultyStore, MemoryStore
+
+START_NS: Final = 1_767_225_600_000_000_000
+_EXPIRY_NS: Final = 240_000_000_000
+_NS_PER_S: Final = 1_000_000_000
+
+Installable = type[Canister] | str | Path | bytes
+
+
+class Unanswered(CanneryError):
+    """A call has no answer although nothing is left to run: it waits for time to pass."""
+
+
+class Node:
+    """A node for tests. Close it, or use it with `with`."""
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        data: Path | str | None = None,
+        config: ReplicaConfig | None = None,
+        third_party: frozenset[str] = frozenset(),
+        seed: int = 0,
+        limits: SubnetLimits | None = None,
+    ) -> None:
+        """Make a node on a store in memory, on the `store` given, or on RocksDB in the directory `data`.
+
+        `config` sets prices and limits; `seed` decides all chance.
+        """
+        self.operator = self.principal("operator")
+        self.clock = ManualClock(START_NS)
+        self._open_store = _store_opener(store, data)
+        self._config = _with_operator(config or ReplicaConfig(), self.operator, third_party)
+        self._third_party = third_party
+        self._limits = limits
+        self._entropy = SeededEntropy(seed)
+        self._programs = PythonPrograms(third_party)
+        self._watch = CpuWatch()
+        self._answers: dict[int, Answer | Rejected] = {}
+        self._ticket = 0
+        self.subnet = self._open()
+        self.run()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the node; a node on RocksDB leaves its data."""
+        self.subnet.close()
+        self._programs.close()
+        self._watch.close()
+
+    # --- canisters
+
+    def install(
+        self,
+        what: Installable,
+        *args: object,
+        cycles: int | None = None,
+        controllers: tuple[object, ...] = (),
+    ) -> Actor:
+        """Create a canister of a class, a file (`guestbook.py`, `guestbook.py:Guestbook`) or a module's
+        bytes.
+
+        `args` are those of its init hook. It belongs to `node.operator`, and to `controllers` if there are
+        any.
+        """
+        module, interface = self._built(what)
+        created = self.manage("provisional_create_canister_with_cycles", ProvisionalCreateArgs(amount=cycles))
+        assert isinstance(created, CanisterIdRecord), "that is the method's result"
+        mode = InstallMode.install()
+        self._install_code(created.canister_id, mode, module, interface.encode_init(args))
+        if controllers:
+            self.set_controllers(created.canister_id, self.operator, *controllers)
+        return Actor(self, created.canister_id, interface)
+
+    def upgrade(self, canister: Actor, what: Installable, arg: bytes = b"DIDL\x00\x00") -> Actor:
+        """Upgrade a canister to another version; gives its actor with the new types."""
+        module, interface = self._built(what)
+        self._install_code(canister.id, InstallMode.upgrade(UpgradeFlags()), module, arg)
+        return Actor(self, canister.id, interface, canister.sender)
+
+    def reinstall(self, canister: Actor, what: Installable, *args: object) -> Actor:
+        """Install anew, without the state that was there."""
+        module, interface = self._built(what)
+        self._install_code(canister.id, InstallMode.reinstall(), module, interface.encode_init(args))
+        return Actor(self, canister.id, interface, canister.sender)
+
+    def actor(self, canister_id: Principal, what: Installable) -> Actor:
+        """Give an actor for a canister that is there (made by another canister, say), typed as `what`."""
+        if isinstance(what, type):
+            return Actor(self, canister_id, interface_of_class(what))
+        return Actor(self, canister_id, self._built(what)[1])
+
+    def build(self, what: Installable) -> bytes:
+        """Give the module of a class or file."""
+        return self._built(what)[0]
+
+    def manage(self, method: str, *args: object, sender: object = None) -> object:
+        """Call the management canister as the operator (or `sender`), with values of
+        `replica.management.types`.
+        """
+        found = METHODS[method]
+        who = self.operator if sender is None else self.principal(sender)
+        arg = encoder(found.args)(args)
+        is_query = found.update is None
+        ask = self.query_raw if is_query else self.call_raw
+        values = decoder(found.results)(ask(MANAGEMENT, method, arg, who))
+        return values[0] if values else None
+
+    def set_controllers(self, canister_id: Principal, *who: object) -> None:
+        """Set a canister's controllers."""
+        settings = CanisterSettings(controllers=[self.principal(each) for each in who])
+        self.manage("update_settings", UpdateSettingsArgs(canister_id, settings))
+
+    def top_up(self, canister: Actor, cycles: int) -> None:
+        """Give a canister new cycles."""
+        self.manage("provisional_top_up_canister", ProvisionalTopUpArgs(canister.id, cycles))
+
+    def logs(self, canister: Actor) -> list[str]:
+        """Give what a canister has logged, oldest first."""
+        found = self.manage("fetch_canister_logs", CanisterIdRecord(canister.id))
+        records = getattr(found, "canister_log_records", [])
+        return [bytes(record.content).decode(errors="replace") for record in records]
+
+    def stop(self, canister: Actor) -> None:
+        """Stop a canister."""
+        self.manage("stop_canister", CanisterIdRecord(canister.id))
+
+    def start(self, canister: Actor) -> None:
+        """Start a stopped canister."""
+        self.manage("start_canister", CanisterIdRecord(canister.id))
+
+    # --- time, rounds, faults
+
+    @property
+    def now_ns(self) -> int:
+        return self.clock.now_ns()
+
+    def advance(self, *, seconds: float = 0, ns: int = 0) -> None:
+        """Let time pass: each timer fires at its own time, and what it sets off runs to its end."""
+        target_ns = self.now_ns + round(seconds * _NS_PER_S) + ns
+        self.run()
+        for _ in range(TEST_ROUND_COUNT_MAX):
+            due_ns = self.subnet.next_wake_ns()
+            if due_ns is None or due_ns > target_ns:
+                break
+            self.clock.set_ns(max(self.now_ns, due_ns))
+            self.run()
+        self.clock.set_ns(max(target_ns, self.now_ns))
+        self.run()
+
+    def run(self) -> None:
+        """Run rounds until nothing is left to do now."""
+        for _ in range(TEST_ROUND_COUNT_MAX):
+            if not self.step():
+                return
+        raise Unanswered(f"the canisters are still busy after {TEST_ROUND_COUNT_MAX} rounds")
+
+    def step(self) -> bool:
+        """Run one round and its sync; False where there was nothing to do."""
+        if not self.subnet.is_ready():
+            return False
+        self.subnet.run_round()
+        sync = self.subnet.begin_sync()
+        if sync is not None:
+            sync.run()
+            self._keep(self.subnet.finish_sync(sync))
+        return self.subnet.failure is None
+
+    def restart(self) -> None:
+        """Bring the node down without warning and start it on what its store kept.
+
+        Calls under way have no answer afterwards; whoever wants it submits the same call again.
+        """
+        crash = getattr(self.store, "crash", None)
+        if crash is not None:
+            crash()
+        else:
+            self.subnet.close()
+        self._programs.close()
+        self._answers.clear()
+        self.subnet = self._open()
+        self.run()
+
+    def principal(self, who: object) -> Principal:
+        """Give the principal of a principal, an identity, an actor, or a name of the test's own ("ann")."""
+        if isinstance(who, str):
+            return Principal(sha256(b"cannery.testing " + who.encode()).digest()[:28] + b"\x02")
+        for candidate in (who, getattr(who, "principal", None), getattr(who, "id", None)):
+            if isinstance(candidate, Principal):
+                return candidate
+        raise TypeError(f"{who!r} is no principal, no identity and no name")
+
+    # --- calls
+
+    def call_raw(self, canister_id: Principal, method: str, arg: bytes, sender: Principal) -> bytes:
+        """Call an update with Candid bytes, run rounds until it is answered. Raises `Rejected`."""
+        ticket = self.submit_raw(canister_id, method, arg, sender)
+        for _ in range(TEST_ROUND_COUNT_MAX):
+            answer = self.take_answer(ticket)
+            if answer is not None:
+                return reply_of(answer)
+            if not self.step():
+                break
+        answer = self.take_answer(ticket)
+        if answer is not None:
+            return reply_of(answer)
+        if self.subnet.failure is not None:
+            raise self.subnet.failure
+        raise Unanswered(f"{method} has no answer, and nothing is left to run: use submit() and advance()")
+
+    def query_raw(self, canister_id: Principal, method: str, arg: bytes, sender: Principal) -> bytes:
+        """Run a query with Candid bytes on the last durable round. Raises `Rejected`."""
+        query = Query(self._next_request_id(), sender.raw, canister_id.raw, method, arg)
+        result = self.subnet.query(query)
+        if result.reject is not None:
+            raise rejected(result.reject)
+        return result.reply
+
+    def submit_raw(
+        self,
+        canister_id: Principal,
+        method: str,
+        arg: bytes,
+        sender: Principal,
+        request_id: bytes | None = None,
+    ) -> object:
+        """Hand in an update; its answer comes with later rounds (`take_answer`). Raises `Rejected`."""
+        self._ticket += 1
+        ingress = Ingress(
+            request_id or self._next_request_id(),
+            sender.raw,
+            canister_id.raw,
+            method,
+            arg,
+            self.now_ns + _EXPIRY_NS,
+        )
+        found = self.subnet.submit(ingress, self._ticket)
+        if isinstance(found, Refusing):
+            raise rejected(found.reject)
+        if isinstance(found, Known):
+            self._answers[self._ticket] = found.answer
+        return self._ticket
+
+    def take_answer(self, ticket: object) -> Answer | None:
+        """Give the answer of a submitted call if it is there."""
+        assert isinstance(ticket, int), "tickets are made in this class"
+        found = self._answers.get(ticket)
+        return found if isinstance(found, Answer) else None
+
+    # --- inside
+
+    @property
+    def store(self) -> Store:
+        """The store that the node stands on."""
+        return self._store
+
+    def _open(self) -> Subnet:
+        def open_store() -> Store:
+            self._store = self._open_store()
+            return self._store
+
+        doors = Doors(
+            open_store=open_store,
+            programs=self._programs,
+            clock=self.clock,
+            entropy=self._entropy,
+            watch=self._watch,
+            certify=lambda canister_id, data: sha256(canister_id + data).digest(),
+        )
+        return Subnet(doors, self._config, self._limits)
+
+    def _keep(self, durable: Durable) -> None:
+        for ticket, answer in durable.settled:
+            assert isinstance(ticket, int), "tickets are made in this class"
+            self._answers[ticket] = answer
+
+    def _next_request_id(self) -> bytes:
+        return self._entropy.random_bytes(32)
+
+    def _install_code(self, canister_id: Principal, mode: InstallMode, module: bytes, arg: bytes) -> None:
+        self.manage("install_code", InstallCodeArgs(mode, canister_id, module, arg))
+
+    def _built(self, what: Installable) -> tuple[bytes, Interface]:
+        if isinstance(what, bytes):
+            return what, interface_of_did(parse_module(what).did)
+        source = source_of(what) if isinstance(what, type) else read_source(str(what))
+        loader = SourceLoader(self._third_party)
+        try:
+            built = build_module(source.files, source.entry, loader.load, self._third_party)
+        finally:
+            loader.discard()
+        interface = interface_of_class(what) if isinstance(what, type) else interface_of_did(built.did)
+        return built.module, interface
+
+
+def _with_operator(config: ReplicaConfig, operator: Principal, third_party: frozenset[str]) -> ReplicaConfig:
+    return replace(config, operators=(operator.raw,), third_party_imports=tuple(sorted(third_party)))
+
+
+def _store_opener(store: Store | None, data: Path | str | None) -> Callable[[], Store]:
+    if data is not None:
+        path = str(data)
+        return lambda: RocksStore(path)
+    if isinstance(store, FaultyStore):
+        return store.reopen
+    kept = store if store is not None else MemoryStore()
+    return lambda: kept
