@@ -1,0 +1,94 @@
+"""Laws that hold after every round, each by a full count of the store."""
+
+from __future__ import annotations
+
+from cannery.ports import StoreReader
+from cannery.replica import keys, records
+from cannery.replica.records import CallMessage, ResponseMessage
+
+
+def check_laws(reader: StoreReader) -> None:
+    check_cycles(reader)
+    check_memory(reader)
+    check_counts(reader)
+
+
+def check_cycles(reader: StoreReader) -> None:
+    """minted - burned == balances + waiting messages + cycles attached to open calls."""
+    stored = reader.get(keys.SUBNET_KEY)
+    assert stored is not None
+    subnet = records.SUBNET.decode(stored)
+    held = 0
+    for _, data in reader.scan(*keys.space_range(keys.ACCOUNTS)):
+        cycles = records.ACCOUNT.decode(data).cycles
+        assert cycles >= 0
+        held += cycles
+    for _, data in reader.scan(*keys.space_range(keys.CONTEXTS)):
+        held += records.CONTEXT.decode(data).cycles_available
+    for _, data in reader.scan(*keys.space_range(keys.QUEUES)):
+        held += _cycles_of(records.decode_message(data))
+    for _, data in reader.scan(*keys.space_range(keys.STREAMS)):
+        held += _cycles_of(records.STREAM_ENTRY.decode(data).message)
+    assert subnet.minted - subnet.burned == held
+
+
+def _cycles_of(message: records.Message) -> int:
+    if isinstance(message, CallMessage):
+        return message.cycles
+    return message.cycles_refunded if isinstance(message, ResponseMessage) else 0
+
+
+def check_memory(reader: StoreReader) -> None:
+    """An account's memory equals the bytes of live keys and values, waiting messages and saved values."""
+    stable: dict[bytes, int] = {}
+    queued: dict[bytes, int] = {}
+    for key, value in reader.scan(*keys.space_range(keys.STABLE)):
+        owner = keys.owner_of(key)
+        stable[owner] = stable.get(owner, 0) + len(key) - 2 - len(owner) + len(value)
+    for key, data in reader.scan(*keys.space_range(keys.QUEUES)):
+        owner = keys.owner_of(key)
+        size = records.message_size_bytes(records.decode_message(data))
+        queued[owner] = queued.get(owner, 0) + size
+    for key, data in reader.scan(*keys.space_range(keys.CALLBACKS)):
+        owner = keys.owner_of(key)
+        queued[owner] = queued.get(owner, 0) + len(records.CALLBACK.decode(data).saved)
+    for key, data in reader.scan(*keys.space_range(keys.TIMERS)):
+        owner = keys.owner_of(key)
+        queued[owner] = queued.get(owner, 0) + len(records.TIMER.decode(data).saved)
+    for key, data in reader.scan(*keys.space_range(keys.ACCOUNTS)):
+        owner = keys.owner_of(key)
+        account = records.ACCOUNT.decode(data)
+        assert account.memory_bytes == stable.pop(owner, 0)
+        assert account.queued_bytes == queued.pop(owner, 0)
+    assert stable == {}
+    assert queued == {}
+
+
+def check_counts(reader: StoreReader) -> None:
+    """Counters in accounts equal the records that they count; everyone with messages stands in the ring once."""
+    waiting: dict[bytes, int] = {}
+    for key, _ in reader.scan(*keys.space_range(keys.QUEUES)):
+        owner = keys.owner_of(key)
+        waiting[owner] = waiting.get(owner, 0) + 1
+    contexts = _count(reader, keys.CONTEXTS)
+    callbacks = _count(reader, keys.CALLBACKS)
+    timers = _count(reader, keys.TIMERS)
+    for key, data in reader.scan(*keys.space_range(keys.ACCOUNTS)):
+        owner = keys.owner_of(key)
+        account = records.ACCOUNT.decode(data)
+        assert account.contexts_open == contexts.pop(owner, 0)
+        assert account.calls_open == callbacks.pop(owner, 0)
+        assert account.timers_open == timers.pop(owner, 0)
+        lanes = account.lanes
+        assert sum(lanes[1::2]) - sum(lanes[0::2]) == waiting.get(owner, 0)
+    assert contexts == callbacks == timers == {}
+    ring = [value for _, value in reader.scan(*keys.space_range(keys.READY))]
+    assert sorted(ring) == sorted(waiting)
+
+
+def _count(reader: StoreReader, space: int) -> dict[bytes, int]:
+    counts: dict[bytes, int] = {}
+    for key, _ in reader.scan(*keys.space_range(space)):
+        owner = keys.owner_of(key)
+        counts[owner] = counts.get(owner, 0) + 1
+    return counts
