@@ -80,10 +80,10 @@ def _find(tree: ast.Module, parts: list[str]) -> list[ast.stmt] | None:
 
 
 def _body(scope: ast.stmt | ast.Module) -> Iterator[ast.stmt]:
-    """Give the statements of a scope, those inside `if` and `with` too."""
+    """Give the statements of a scope, those inside `if` and `try` too."""
     for statement in getattr(scope, "body", []):
         yield statement
-        if isinstance(statement, ast.If | ast.With | ast.For | ast.Try):
+        if isinstance(statement, ast.If | ast.Try):
             yield from _body(statement)
 
 
@@ -102,7 +102,11 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def _used(statement: ast.stmt) -> set[str]:
-    names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    names = {
+        node.id
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
     for node in ast.walk(statement):
         # A forward reference in a hint is a string.
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():

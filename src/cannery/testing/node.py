@@ -40,6 +40,7 @@ from cannery.replica.management.dispatch import METHODS
 from cannery.replica.management.types import (
     CanisterIdRecord,
     CanisterSettings,
+    FetchLogsArgs,
     InstallCodeArgs,
     InstallMode,
     ProvisionalCreateArgs,
@@ -179,7 +180,7 @@ class Node:
 
     def logs(self, canister: Actor) -> list[str]:
         """Give what a canister has logged, oldest first."""
-        found = self.manage("fetch_canister_logs", CanisterIdRecord(canister.id))
+        found = self.manage("fetch_canister_logs", FetchLogsArgs(canister.id))
         records = getattr(found, "canister_log_records", [])
         return [bytes(record.content).decode(errors="replace") for record in records]
 
@@ -226,6 +227,9 @@ class Node:
         if sync is not None:
             sync.run()
             self._keep(self.subnet.finish_sync(sync))
+            # Block times rise by themselves where the clock stands still; the clock keeps up with them, so
+            # that "in 60 seconds" means after the last thing that happened.
+            self.clock.set_ns(max(self.now_ns, self.subnet.head.time_ns))
         return self.subnet.failure is None
 
     def restart(self) -> None:
