@@ -18,6 +18,7 @@ from cannery.protocol.bls import (
     parse_root_key_der,
     root_key_der,
     seed_to_secret,
+    uncompress_key,
     verify_bls,
 )
 from cannery.protocol.canister_signature import verify_canister_signature
@@ -92,6 +93,17 @@ def test_malformed_points_are_wrong_signatures(point: bytes) -> None:
     assert not verify_bls(ROOT.public_key, b"message", point)
     assert not verify_bls(b"\xc0" + bytes(95), b"message", b"\xc0" + bytes(47))
     assert not verify_bls(point * 2, b"message", ROOT.sign(b"message"))
+
+
+def test_points_outside_the_group_are_no_keys() -> None:
+    # Of the points with a small x, about half are on the curve, and none of those is in the group.
+    for x in range(40):
+        small_signature = bytes((0x80,)) + x.to_bytes(47, "big")
+        small_key = bytes((0x80,)) + x.to_bytes(95, "big")
+        assert not verify_bls(ROOT.public_key, b"message", small_signature)
+        assert not verify_bls(small_key, b"message", ROOT.sign(b"message"))
+        with pytest.raises(BlsKeyError):
+            uncompress_key(small_key)
 
 
 @pytest.mark.parametrize("secret", [b"", b"\0" * 32, b"\xff" * 32, b"\1" * 31, b"\1" * 33])

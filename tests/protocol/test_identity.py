@@ -151,6 +151,13 @@ V2_HEAD = (
 )
 SEC1_KEY = encode_der(SEQUENCE, encode_der(INTEGER, b"\1"), encode_der(OCTET_STRING, b"\x22" * 32))
 SECP256K1_PARAMETERS = bytes.fromhex("06052b8104000a")
+P256_PARAMETERS = bytes.fromhex("06082a8648ce3d030107")
+SEC1_WITH_CURVE = encode_der(
+    SEQUENCE,
+    encode_der(INTEGER, b"\1"),
+    encode_der(OCTET_STRING, b"\x22" * 32),
+    encode_der(0xA0, SECP256K1_PARAMETERS),
+)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +176,7 @@ def test_pkcs8_version_2_is_read(public_key: bytes) -> None:
 def test_sec1_with_its_curve_before_it() -> None:
     text = block("EC PARAMETERS", SECP256K1_PARAMETERS) + block("EC PRIVATE KEY", SEC1_KEY)
     assert parse_pem(text) == Secp256k1Identity(b"\x22" * 32)
+    assert parse_pem(block("EC PRIVATE KEY", SEC1_WITH_CURVE)) == Secp256k1Identity(b"\x22" * 32)
 
 
 BAD_FILES = {
@@ -188,6 +196,11 @@ BAD_FILES = {
     "another curve": (
         block("EC PARAMETERS", bytes.fromhex("06052b81040022")) + block("EC PRIVATE KEY", SEC1_KEY),
         "curve",
+    ),
+    "two curves": (
+        block("EC PARAMETERS", bytes.fromhex("06082a8648ce3d030107"))
+        + block("EC PRIVATE KEY", SEC1_WITH_CURVE),
+        "two different curves",
     ),
     "version 3": (block("PRIVATE KEY", encode_der(SEQUENCE, encode_der(INTEGER, b"\2"))), "version"),
     "too long": ("x" * 1_000_000, "characters"),

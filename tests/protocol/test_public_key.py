@@ -117,7 +117,7 @@ NO_KEYS = {
     ),
     "no bits": encode_der(SEQUENCE, encode_der(SEQUENCE, ALGORITHM_ED25519), encode_der(BIT_STRING)),
     "a length in a longer form": b"\x30\x81" + KEYS[1].public_key_der[1:],
-    "a length with a zero in front": b"\x30\x82\x00" + KEYS[1].public_key_der[1:],
+    "a length with a zero in front": b"\x30\x83\x00" + cose_der(cose_key(RSA))[2:],
     "an endless length": b"\x30\x84\xff\xff\xff\xff",
     "an indefinite length": b"\x30\x80" + KEYS[0].public_key_der[2:] + b"\0\0",
     "a long key": encode_public_key(ALGORITHM_CANISTER, b"\0" * 5000),
@@ -143,6 +143,11 @@ NO_KEYS = {
 def test_forms_that_are_no_key(der: bytes) -> None:
     with pytest.raises(PublicKeyError):
         parse_public_key(der)
+
+
+def test_the_rsa_key_above_is_right_but_for_its_length() -> None:
+    assert cose_der(cose_key(RSA))[:2] == b"\x30\x82"
+    parse_public_key(cose_der(cose_key(RSA)))
 
 
 @pytest.mark.parametrize("size", [0, 127, 128, 255, 256, 65_535, 65_536])

@@ -26,7 +26,6 @@ _GENERATOR = BlstP2Element.uncompress(
         "024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8"
     )
 )
-_IDENTITY_G1 = b"\xc0" + bytes(SIGNATURE_SIZE_BYTES - 1)
 _IDENTITY_G2 = b"\xc0" + bytes(PUBLIC_KEY_SIZE_BYTES - 1)
 
 # SubjectPublicKeyInfo with OIDs 1.3.6.1.4.1.44668.5.3.1.2.1 and 1.3.6.1.4.1.44668.5.3.2.1, up to the key.
@@ -82,10 +81,10 @@ def seed_to_secret(seed: bytes) -> bytes:
 
 def verify_bls(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Tell whether a signature of a message is right; malformed keys and signatures are wrong ones."""
-    if len(signature) != SIGNATURE_SIZE_BYTES or signature == _IDENTITY_G1:
+    if len(signature) != SIGNATURE_SIZE_BYTES:
         return False
     try:
-        key = _uncompress_key(public_key)
+        key = uncompress_key(public_key)
         point = BlstP1Element.uncompress(signature)
     except (ValueError, BlsKeyError):
         return False
@@ -94,7 +93,8 @@ def verify_bls(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 @lru_cache(maxsize=BLS_KEY_CACHE_COUNT_MAX)
-def _uncompress_key(public_key: bytes) -> BlstP2Element:
+def uncompress_key(public_key: bytes) -> BlstP2Element:
+    """Read a public key's point, which must be in the group and not its identity; raise `BlsKeyError`."""
     if len(public_key) != PUBLIC_KEY_SIZE_BYTES or public_key == _IDENTITY_G2:
         raise BlsKeyError(
             f"a BLS public key is {PUBLIC_KEY_SIZE_BYTES} bytes of a point other than the identity"
