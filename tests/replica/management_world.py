@@ -1,7 +1,9 @@
-"""A subnet in memory for tests of the management canister: rounds on a memory store, canister classes as modules.
+"""A subnet in memory for tests of the management canister: rounds on a memory store, canister classes as
+modules.
 
-Time is the test's: each block is one second later than the one before. After every block the law of cycles is checked:
-what was minted and not burned lies in balances, in waiting messages, in open calls or with those who wait for a stop.
+Time is the test's: each block is one second later than the one before. After every block the law of cycles is
+checked: what was minted and not burned lies in balances, in waiting messages, in open calls or with those who
+wait for a stop.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from cannery.replica.block import (
     state_hash,
 )
 from cannery.replica.ingress import Refused, admit
+from cannery.replica.management import types as t
 from cannery.replica.management.dispatch import METHODS
 from cannery.replica.management.running import STOP_WAITER
 from cannery.replica.queries import Query, run_query
@@ -388,3 +391,14 @@ def puppet_call(
     if result.reject_code:
         raise Rejected(result.reject_code, result.reject_message, None)
     return result
+
+
+def make_puppet(
+    world: World, cls: type[Canister] = Puppet, cycles: int = 10**12, owner: Principal = OWNER
+) -> Principal:
+    """Create a canister of the owner's that runs a class, with cycles."""
+    module_hash = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(cls))
+    args = t.CreateInstalledArgs(module_hash, b"", [owner])
+    made = world.manage(OPERATOR, "cannery_create_installed", args)
+    world.manage(OPERATOR, "cannery_top_up", t.TopUpArgs(made.canister_id, cycles))
+    return made.canister_id

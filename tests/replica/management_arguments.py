@@ -1,0 +1,53 @@
+"""One valid argument for each method of the management canister."""
+
+from __future__ import annotations
+
+from cannery import Principal
+from cannery.replica.management import types as t
+
+_HASH = bytes(32)
+_SOMEBODY = Principal.self_authenticating(b"somebody")
+
+
+def example_argument(method: str, canister: Principal) -> object:
+    """Give a valid argument about this canister; None for methods without one."""
+    special: dict[str, object] = {
+        "create_canister": t.CreateCanisterArgs(),
+        "provisional_create_canister_with_cycles": t.ProvisionalCreateArgs(),
+        "provisional_top_up_canister": t.ProvisionalTopUpArgs(canister, 5),
+        "cannery_top_up": t.TopUpArgs(canister, 5),
+        "update_settings": t.UpdateSettingsArgs(canister, t.CanisterSettings()),
+        "install_code": t.InstallCodeArgs(t.InstallMode.reinstall(), canister, b"\x00asm", b""),
+        "install_chunked_code": t.InstallChunkedCodeArgs(
+            t.InstallMode.reinstall(), canister, None, [t.ChunkHash(_HASH)], _HASH, b""
+        ),
+        "cannery_create_installed": t.CreateInstalledArgs(_HASH, b"", []),
+        "uninstall_code": t.VersionedCanisterId(canister),
+        "cannery_stop_canister": t.StopArgs(canister, True),
+        "upload_chunk": t.UploadChunkArgs(canister, b"chunk"),
+        "canister_info": t.CanisterInfoArgs(canister),
+        "canister_metadata": t.CanisterMetadataArgs(canister, "candid:service"),
+        "fetch_canister_logs": t.FetchLogsArgs(canister),
+        "cannery_canister_list": t.CanisterListArgs(None, 10),
+        "cannery_module_add": b"\x00asm",
+        "cannery_name_set": t.NameSetArgs("name", canister),
+        "cannery_operator_add": _SOMEBODY,
+        "cannery_operator_remove": _SOMEBODY,
+    }
+    if method in special:
+        return special[method]
+    if method in _WITHOUT:
+        return None
+    return t.CanisterIdRecord(canister)
+
+
+_WITHOUT = frozenset(
+    {
+        "raw_rand",
+        "list_canisters",
+        "cannery_operator_list",
+        "cannery_module_list",
+        "cannery_name_list",
+        "cannery_cycles",
+    }
+)
