@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from base64 import b64encode
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,26 +123,37 @@ def test_other_tools_read_what_is_written(identity: KeyIdentity) -> None:
     load_pem_private_key(format_pem(identity).encode(), password=None)
 
 
-def openssl(*arguments: str) -> str:
-    return subprocess.run(["openssl", *arguments], capture_output=True, check=True, text=True).stdout
+OTHERS_KEYS = {
+    "secp256k1": ec.derive_private_key(7, ec.SECP256K1()),
+    "P-256": ec.derive_private_key(7, ec.SECP256R1()),
+    "Ed25519": Ed25519PrivateKey.from_private_bytes(b"\x07" * 32),
+}
+SMALL_SECRET = (7).to_bytes(32, "big")
+
+
+def others_pem(name: str, form: PrivateFormat) -> str:
+    """Write a key as OpenSSL does, which is what `cryptography` stands on."""
+    return OTHERS_KEYS[name].private_bytes(Encoding.PEM, form, NoEncryption()).decode()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind"),
+    ("name", "form", "expected"),
     [
-        (["ecparam", "-name", "secp256k1", "-genkey"], Secp256k1Identity),
-        (["ecparam", "-name", "secp256k1", "-genkey", "-noout"], Secp256k1Identity),
-        (["ecparam", "-name", "prime256v1", "-genkey"], P256Identity),
-        (["genpkey", "-algorithm", "ed25519"], Ed25519Identity),
-        (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp256k1"], Secp256k1Identity),
-        (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], P256Identity),
+        ("secp256k1", PrivateFormat.TraditionalOpenSSL, Secp256k1Identity(SMALL_SECRET)),
+        ("secp256k1", PrivateFormat.PKCS8, Secp256k1Identity(SMALL_SECRET)),
+        ("P-256", PrivateFormat.TraditionalOpenSSL, P256Identity(SMALL_SECRET)),
+        ("P-256", PrivateFormat.PKCS8, P256Identity(SMALL_SECRET)),
+        ("Ed25519", PrivateFormat.PKCS8, Ed25519Identity(b"\x07" * 32)),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, list) else value.__name__,
 )
-def test_what_openssl_writes_is_read(arguments: list[str], kind: type[KeyIdentity]) -> None:
-    identity = parse_pem(openssl(*arguments))
-    assert isinstance(identity, kind)
-    assert parse_pem(format_pem(identity)) == identity
+def test_what_other_tools_write_is_read(name: str, form: PrivateFormat, expected: KeyIdentity) -> None:
+    assert parse_pem(others_pem(name, form)) == expected
+
+
+def test_the_block_of_parameters_that_openssl_writes_first() -> None:
+    key = others_pem("secp256k1", PrivateFormat.TraditionalOpenSSL)
+    text = block("EC PARAMETERS", SECP256K1_PARAMETERS) + key
+    assert parse_pem(text) == Secp256k1Identity(SMALL_SECRET)
 
 
 def block(label: str, der: bytes) -> str:
@@ -214,8 +231,10 @@ def test_bad_files_are_refused_with_a_reason(text: str, words: str) -> None:
 
 
 def test_rsa_is_refused() -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     with pytest.raises(IdentityError, match="cannot sign"):
-        parse_pem(openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"))
+        parse_pem(text)
 
 
 @pytest.mark.parametrize("identity", KEYS, ids=KEY_NAMES)
