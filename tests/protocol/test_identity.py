@@ -123,7 +123,7 @@ def test_other_tools_read_what_is_written(identity: KeyIdentity) -> None:
     load_pem_private_key(format_pem(identity).encode(), password=None)
 
 
-OTHERS_KEYS = {
+OTHERS_KEYS: dict[str, ec.EllipticCurvePrivateKey | Ed25519PrivateKey] = {
     "secp256k1": ec.derive_private_key(7, ec.SECP256K1()),
     "P-256": ec.derive_private_key(7, ec.SECP256R1()),
     "Ed25519": Ed25519PrivateKey.from_private_bytes(b"\x07" * 32),
