@@ -51,6 +51,9 @@ if TYPE_CHECKING:
         timer,
         update,
     )
+    from cannery.cdk.delivery import Attempt, Delivery, DeliveryFull
+    from cannery.cdk.inbox import Batch, Inbox
+    from cannery.cdk.message_log import Appended, LogItem, LogPage, LogRule, MessageLog, WhenFull
     from cannery.cdk.pages import Page
     from cannery.cdk.service import Service, method
     from cannery.cdk.stable_cell import StableCell
@@ -60,11 +63,21 @@ if TYPE_CHECKING:
     from cannery.protocol.principal import Principal
 
 __all__ = [
+    "Appended",
+    "Attempt",
+    "Batch",
     "Call",
     "Canister",
     "Case",
     "Context",
+    "Delivery",
+    "DeliveryFull",
     "FuncRef",
+    "Inbox",
+    "LogItem",
+    "LogPage",
+    "LogRule",
+    "MessageLog",
     "Outcome",
     "Page",
     "Pending",
@@ -81,6 +94,7 @@ __all__ = [
     "StableSet",
     "Trap",
     "Variant",
+    "WhenFull",
     "composite_query",
     "continuation",
     "empty",
@@ -120,6 +134,9 @@ _HOMES = MappingProxyType(
         "cannery.cdk.context": "Context",
         "cannery.cdk.declare": "Canister composite_query continuation health init inspect_message "
         "post_upgrade pre_upgrade query timer update",
+        "cannery.cdk.delivery": "Attempt Delivery DeliveryFull",
+        "cannery.cdk.inbox": "Batch Inbox",
+        "cannery.cdk.message_log": "Appended LogItem LogPage LogRule MessageLog WhenFull",
         "cannery.cdk.pages": "Page",
         "cannery.cdk.service": "Service method",
         "cannery.cdk.stable_cell": "StableCell",

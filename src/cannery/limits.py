@@ -52,7 +52,7 @@ FRAME_TARGET_SIZE_BYTES = 4 * 1024 * 1024
 FRAME_SIZE_BYTES_MAX = 256 * 1024 * 1024
 
 # candid
-CANDID_VALUE_DEPTH_LEVELS_MAX = 512
+CANDID_VALUE_DEPTH_LEVELS_MAX = 256
 """Composite values inside each other in one message; deeper ones are refused by encoder and decoder alike."""
 CANDID_TYPE_DEPTH_LEVELS_MAX = 100
 """Type expressions inside each other in an interface file or a standalone type."""

@@ -107,12 +107,13 @@ class CallRequest:
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """What came back from a call: a reply (`reject_code` 0), or a reject with its text."""
+    """What came back from a call: a reply (`reject_code` 0), or a reject with its text and perhaps its error code."""
 
     reply: bytes = b""
     reject_code: int = 0
     reject_message: str = ""
     cycles_refunded: int = 0
+    error_code: str | None = None
 
 
 class System(Protocol):

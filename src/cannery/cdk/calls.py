@@ -91,13 +91,21 @@ class Pending(Generic[T_co]):
 class Outcome(Generic[T_co]):
     """What a call brought back: a reply with its value, or a reject with a code and a text."""
 
-    __slots__ = ("_value", "refunded", "reject_code", "reject_message")
+    __slots__ = ("_value", "error_code", "refunded", "reject_code", "reject_message")
 
-    def __init__(self, value: T_co | None, reject_code: int, reject_message: str, refunded: int) -> None:
+    def __init__(
+        self,
+        value: T_co | None,
+        reject_code: int = 0,
+        reject_message: str = "",
+        refunded: int = 0,
+        error_code: str | None = None,
+    ) -> None:
         self._value = value
         self.reject_code = reject_code
         self.reject_message = reject_message
         self.refunded = refunded
+        self.error_code = error_code
 
     @property
     def ok(self) -> bool:
@@ -132,7 +140,9 @@ def read_outcome(outcome: CallOutcome, types: tuple[ct.Type, ...]) -> Outcome[ob
     """Decode an outcome; a reply that is not of these types counts as a reject, so that a continuation can
     clean up."""
     if outcome.reject_code:
-        return Outcome(None, outcome.reject_code, outcome.reject_message, outcome.cycles_refunded)
+        return Outcome(
+            None, outcome.reject_code, outcome.reject_message, outcome.cycles_refunded, outcome.error_code
+        )
     try:
         values = decoder(types)(outcome.reply)
     except CandidError as error:
@@ -144,7 +154,13 @@ def read_outcome(outcome: CallOutcome, types: tuple[ct.Type, ...]) -> Outcome[ob
 
 def read_raw_outcome(outcome: CallOutcome) -> RawOutcome:
     """Wrap an outcome without decoding its reply."""
-    return RawOutcome(outcome.reply, outcome.reject_code, outcome.reject_message, outcome.cycles_refunded)
+    return RawOutcome(
+        outcome.reply,
+        outcome.reject_code,
+        outcome.reject_message,
+        outcome.cycles_refunded,
+        outcome.error_code,
+    )
 
 
 def _inferred(value: object, method: str) -> object:

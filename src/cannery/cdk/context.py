@@ -16,18 +16,15 @@ from cannery.candid import types as ct
 from cannery.cdk.calls import Call, Outcome, Pending, read_outcome, read_raw_outcome
 from cannery.cdk.entries import ContinuationEntry, TimerEntry
 from cannery.cdk.forward import FORWARD, encode_answerer
+from cannery.cdk.refusal import Refusal
 from cannery.cdk.stable_values import ValueCodec
-from cannery.errors import CanneryError, Reject, Trap
+from cannery.errors import Reject, Trap
 from cannery.ports import CallOutcome, CallRequest, System
 from cannery.protocol.principal import Principal
 
 T = TypeVar("T")
 
 SECOND_NS = 1_000_000_000
-
-
-class Refusal(CanneryError):
-    """Ends a method with a reject for its caller; what it wrote before is kept."""
 
 
 class _Nothing:
@@ -147,7 +144,7 @@ class Context:
         try:
             reply = CallOutcome(self._system.query(call.callee, call.method, call.arg))
         except Reject as reject:
-            reply = CallOutcome(reject_code=int(reject.code), reject_message=reject.message)
+            reply = CallOutcome(b"", int(reject.code), reject.message, 0, reject.error_code)
         # The call's result types were declared as T; without any, T is bytes.
         if call.results is None:
             return cast(Outcome[T], read_raw_outcome(reply))

@@ -102,8 +102,8 @@ def _assemble(
         continuations,
         timers,
         collections,
-        {h.name: h for part in parts for h in part.continuations()},
-        {h.name: h for part in parts for h in part.timers()},
+        {h.name: h for part in parts for h in part.continuations(cls)},
+        {h.name: h for part in parts for h in part.timers(cls)},
     )
 
 

@@ -18,7 +18,7 @@ from cannery.candid.python import Results, type_of
 from cannery.cdk.calls import Pending
 
 # The marker of `Results`, an annotated alias that type checkers take for its content.
-_MANY_RESULTS: object = Results.__metadata__[0]  # type: ignore[attr-defined]
+_MANY_RESULTS: object = Results.__metadata__[0]
 
 
 class DeclarationError(TypeError):

@@ -11,14 +11,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cannery.candid import types as ct
 from cannery.cdk.manifest import CollectionKind
 from cannery.cdk.stable_values import Conversion
 from cannery.ports import System
 
+if TYPE_CHECKING:
+    from cannery.cdk.context import Context
+    from cannery.cdk.declare import Canister
+
 SYSTEM_ATTRIBUTE = "_cannery_system"
+NO_ANSWER = object()
+"""What an internal handler returns where nobody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,16 @@ class CollectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class InternalHandler:
-    """A continuation or timer that a part brings: its full name, the type of its saved value, what runs."""
+    """A continuation or timer that a part brings: its full name, the type of its saved value, what runs.
+
+    `run` gets the canister's instance, the context and the system; what it returns is the answer of the types
+    `results`, if anybody waits. A timer's is ignored.
+    """
 
     name: str
     saved: ct.Type | None
-    run: Callable[[System], None]
+    run: Callable[[Canister, Context, System], object]
+    results: tuple[ct.Type, ...] = ()
 
 
 class Part(ABC):
@@ -49,12 +60,12 @@ class Part(ABC):
     def collections(self) -> tuple[CollectionSpec, ...]:
         """Give the collections of this part."""
 
-    def continuations(self) -> tuple[InternalHandler, ...]:
-        """Give the continuations that this part brings."""
+    def continuations(self, cls: type[Canister]) -> tuple[InternalHandler, ...]:  # noqa: ARG002 (for parts to override)
+        """Give the continuations that this part brings to a class."""
         return ()
 
-    def timers(self) -> tuple[InternalHandler, ...]:
-        """Give the timer methods that this part brings."""
+    def timers(self, cls: type[Canister]) -> tuple[InternalHandler, ...]:  # noqa: ARG002 (for parts to override)
+        """Give the timer methods that this part brings to a class."""
         return ()
 
 

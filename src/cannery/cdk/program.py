@@ -8,7 +8,7 @@ what is no `Exception` (SystemExit, the watch's `Stopped`) passes through to who
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cannery.candid import types as ct
 from cannery.candid.codec import decoder, encoder
@@ -17,13 +17,14 @@ from cannery.candid.layout import render
 from cannery.candid.subtype import is_subtype
 from cannery.candid.type_syntax import layout_arguments
 from cannery.cdk.calls import Outcome, Pending, read_outcome, read_raw_outcome
-from cannery.cdk.context import Context, Refusal
+from cannery.cdk.context import Context
 from cannery.cdk.declare import Canister
 from cannery.cdk.describe import Description, describe
 from cannery.cdk.entries import ContinuationEntry, MethodEntry, TimerEntry
 from cannery.cdk.failure import failure_text
 from cannery.cdk.forward import FORWARD, decode_answerer
-from cannery.cdk.part import SYSTEM_ATTRIBUTE, InternalHandler
+from cannery.cdk.part import NO_ANSWER, SYSTEM_ATTRIBUTE, InternalHandler
+from cannery.cdk.refusal import Refusal
 from cannery.errors import RejectCode, Trap
 from cannery.ports import EntryKind, System
 
@@ -82,9 +83,9 @@ class PythonProgram:
         for name, timer in d.timers.items():
             timers[name] = _timer_runner(d, timer)
         for name, handler in d.internal_continuations.items():
-            continuations[name] = _internal_runner(handler, answers=True)
+            continuations[name] = _internal_runner(d, handler)
         for name, handler in d.internal_timers.items():
-            timers[name] = _internal_runner(handler, answers=False)
+            timers[name] = _internal_runner(d, handler)
 
 
 def _run_without_hook(system: System) -> None:
@@ -233,13 +234,23 @@ def _run_unanswered(function: Callable[[], object]) -> object:
         raise Trap(failure_text(error)) from error
 
 
-def _internal_runner(handler: InternalHandler, *, answers: bool) -> Runner:
-    """Run a continuation or timer of a part; the code is the kit's, its errors are traps all the same."""
+def _internal_runner(d: Description, handler: InternalHandler) -> Runner:
+    """Run a continuation or timer of a part, like the author's own."""
+    answer = _answer(handler.name, handler.results, now=True, later=True)
+    answerer = (f"p:{handler.name}", handler.results)
 
     def run(system: System) -> None:
-        _run_unanswered(lambda: handler.run(system))
-        if answers:
-            system.reply(_EMPTY_ARGUMENT)
+        try:
+            ctx = Context(system, d.continuations, d.timers, answerer)
+            value = handler.run(_instance(d.cls, system), ctx, system)
+            if system.kind == EntryKind.CONTINUATION and value is not NO_ANSWER:
+                answer(system, value)
+        except Refusal as refusal:
+            system.reject(str(refusal))
+        except Trap:
+            raise
+        except Exception as error:
+            raise Trap(failure_text(error)) from error
 
     return run
 
@@ -247,9 +258,9 @@ def _internal_runner(handler: InternalHandler, *, answers: bool) -> Runner:
 def _run_forward(d: Description, system: System) -> None:
     """Pass a callee's answer on, once it is seen to be of the promised type."""
     answerer = decode_answerer(system.saved, system)
-    entries: dict[str, MethodEntry] | dict[str, ContinuationEntry]
-    entries = d.methods if answerer.startswith("m:") else d.continuations
-    entry = entries.get(answerer[2:])
+    entries: dict[str, Mapping[str, MethodEntry | ContinuationEntry | InternalHandler]]
+    entries = {"m": d.methods, "c": d.continuations, "p": d.internal_continuations}
+    entry = entries[answerer[0]].get(answerer[2:])
     outcome = system.outcome
     if outcome.reject_code:
         code = RejectCode.CANISTER_REJECT if outcome.reject_code > 5 else outcome.reject_code

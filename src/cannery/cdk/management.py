@@ -1,0 +1,199 @@
+"""The management canister as authors call it: a typed interface of `aaaaa-aa`.
+
+IC interface specification 0.66, `ic.did`; methods with the prefix `cannery_` are this node's own. Only what a
+canister needs stands here: results name the fields that are read, and Candid's subtyping skips the rest.
+
+    return ctx.call(Management().deposit_cycles(CanisterIdArg(child)), then=self.funded, cycles=10**12)
+"""
+
+from __future__ import annotations
+
+from cannery.candid.python import Case, Variant, nat, nat64, record, variant
+from cannery.cdk.service import Service, method
+from cannery.protocol.principal import Principal
+
+
+@record
+class CanisterIdArg:
+    """A canister by its id: the argument of many methods."""
+
+    canister_id: Principal
+
+
+@record
+class CanisterSettings:
+    """Settings to change; what is None stays as it is, or takes its default at creation."""
+
+    controllers: list[Principal] | None = None
+    freezing_threshold: nat | None = None
+    memory_allocation: nat | None = None
+    reserved_cycles_limit: nat | None = None
+
+
+@record
+class CreateCanisterArgs:
+    """Arguments of `create_canister`; the attached cycles become the new canister's balance."""
+
+    settings: CanisterSettings | None = None
+
+
+@record
+class CreateCanisterResult:
+    """The new canister."""
+
+    canister_id: Principal
+
+
+@record
+class UpdateSettingsArgs:
+    """Arguments of `update_settings`."""
+
+    canister_id: Principal
+    settings: CanisterSettings
+
+
+@record
+class UpgradeFlags:
+    """Options of an upgrade."""
+
+    skip_pre_upgrade: bool | None = None
+
+
+@variant
+class InstallMode(Variant):
+    """What an installation does with what is there."""
+
+    install: Case[None]
+    reinstall: Case[None]
+    upgrade: Case[UpgradeFlags | None]
+
+
+@record
+class ChunkHash:
+    """The SHA-256 of a chunk."""
+
+    hash: bytes
+
+
+@record
+class InstallChunkedCodeArgs:
+    """Arguments of `install_chunked_code`; a module that the node knows by its hash needs no chunks."""
+
+    mode: InstallMode
+    target_canister: Principal
+    wasm_module_hash: bytes
+    arg: bytes
+    chunk_hashes_list: list[ChunkHash]
+    store_canister: Principal | None = None
+
+
+@record
+class CreateInstalledArgs:
+    """Arguments of `cannery_create_installed`."""
+
+    module_hash: bytes
+    arg: bytes
+    controllers: list[Principal]
+
+
+@record
+class CreateInstalledResult:
+    """The canister that was made and installed."""
+
+    canister_id: Principal
+
+
+@variant
+class CanisterState(Variant):
+    """Where a canister stands between running and stopped."""
+
+    running: Case[None]
+    stopping: Case[None]
+    stopped: Case[None]
+
+
+@record
+class CanisterStatus:
+    """What `canister_status` tells a controller, as far as canisters read it."""
+
+    status: CanisterState
+    version: nat64
+    module_hash: bytes | None
+    memory_size: nat
+    cycles: nat
+    idle_cycles_burned_per_day: nat
+
+
+@record
+class CanisterInfoArgs:
+    """Arguments of `canister_info`."""
+
+    canister_id: Principal
+    num_requested_changes: nat64 | None = None
+
+
+@record
+class CanisterInfo:
+    """What anybody may know of a canister."""
+
+    total_num_changes: nat64
+    module_hash: bytes | None
+    controllers: list[Principal]
+
+
+class Management(Service):
+    """The management canister; `Management()` needs no id."""
+
+    def __init__(self) -> None:
+        super().__init__(Principal.management())
+
+    @method
+    def create_canister(self, args: CreateCanisterArgs) -> CreateCanisterResult: ...
+
+    @method
+    def cannery_create_installed(self, args: CreateInstalledArgs) -> CreateInstalledResult:
+        """Make a canister and install a known module in it, in one step that leaves nothing where it
+        fails."""
+
+    @method
+    def install_chunked_code(self, args: InstallChunkedCodeArgs) -> None: ...
+
+    @method
+    def uninstall_code(self, args: CanisterIdArg) -> None: ...
+
+    @method
+    def update_settings(self, args: UpdateSettingsArgs) -> None: ...
+
+    @method
+    def canister_status(self, args: CanisterIdArg) -> CanisterStatus: ...
+
+    @method
+    def canister_info(self, args: CanisterInfoArgs) -> CanisterInfo: ...
+
+    @method
+    def start_canister(self, args: CanisterIdArg) -> None: ...
+
+    @method
+    def stop_canister(self, args: CanisterIdArg) -> None: ...
+
+    @method
+    def delete_canister(self, args: CanisterIdArg) -> None: ...
+
+    @method
+    def deposit_cycles(self, args: CanisterIdArg) -> None: ...
+
+    @method
+    def raw_rand(self) -> bytes: ...
+
+
+def install_known(
+    target: Principal, module_hash: bytes, arg: bytes, mode: InstallMode | None = None
+) -> InstallChunkedCodeArgs:
+    """Make the arguments that install a module which the node knows by its hash."""
+    return InstallChunkedCodeArgs(
+        mode=InstallMode.install() if mode is None else mode,
+        target_canister=target,
+        wasm_module_hash=module_hash,
+        arg=arg,
+        chunk_hashes_list=[],
+    )
