@@ -1,0 +1,35 @@
+"""Run the benches: `python -m bench [NAME ...]`; without a name, all of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from bench import creations, fleet_of_users, messages
+from bench.report import Line, machine, print_line, write_results
+
+BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
+    "updates": messages.run_updates,
+    "queries": messages.run_queries,
+    "creations": creations.run_creations,
+    "registrations": fleet_of_users.run_registrations,
+    "idle": fleet_of_users.run_idle,
+}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(BENCHES)
+    unknown = [name for name in wanted if name not in BENCHES]
+    if unknown:
+        sys.exit(f"bench: no bench is called {unknown[0]}; there are {', '.join(BENCHES)}")
+    print(machine(), flush=True)
+    lines = []
+    for name in wanted:
+        for line in BENCHES[name]():
+            print_line(line)
+            lines.append(line)
+    print(f"written to {write_results(lines)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The load generator: a process of its own that sends requests signed beforehand and times the answers.
+
+Closed loop: each connection sends its next request when its answer is there. Open loop: requests leave at a fixed rate
+whatever the answers do, over as many connections as it takes (bounded), and latency counts from the planned moment.
+Run as `python -m bench.generator PLAN.msgpack`; it prints one JSON line and leaves one answer in a hundred beside the
+plan for verification. Its own CPU time is part of what it prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+ANSWER_SAMPLE_EVERY = 100
+
+
+class Plan(msgspec.Struct):
+    """What to send: whole HTTP requests, in order. `rate_per_s` 0 means closed loop."""
+
+    port: int
+    connections: int
+    requests: list[bytes]
+    rate_per_s: float
+    answers_path: str
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection with one request in flight."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._buffer = bytearray()
+        self._body_at = -1
+        self._need = 0
+        self._started = 0.0
+        self._index = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._run.idle(self)
+
+    def send(self, index: int, data: bytes, started: float) -> None:
+        self._index, self._started = index, started
+        self._transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if self._body_at < 0:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = bytes(self._buffer[:end]).lower()
+            at = head.find(b"content-length:")
+            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            self._body_at, self._need = end + 4, end + 4 + length
+        if len(self._buffer) >= self._need:
+            status = int(self._buffer[9:12])
+            body = bytes(self._buffer[self._body_at : self._need])
+            del self._buffer[: self._need]
+            self._body_at = -1
+            self._run.answered(self, self._index, status, body, self._started)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._run.lost(error)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class Run:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._next = 0
+        self._idle: collections.deque[Connection] = collections.deque()
+        self._due: collections.deque[tuple[int, float]] = collections.deque()
+        self._done = asyncio.get_running_loop().create_future()
+        self._finished = False
+        self.latencies: list[float] = []
+        self.statuses: collections.Counter[int] = collections.Counter()
+        self.samples: list[tuple[int, bytes]] = []
+        self.late_max = 0
+
+    async def wait(self) -> float:
+        """Run to the end; return the seconds it took."""
+        loop = asyncio.get_running_loop()
+        connections = [
+            (await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._plan.port))[1]
+            for _ in range(self._plan.connections)
+        ]
+        started = time.perf_counter()
+        if self._plan.rate_per_s:
+            await self._pace(started)
+        else:
+            for connection in connections:
+                self._feed(connection)
+        await self._done
+        seconds = time.perf_counter() - started
+        self._finished = True
+        for connection in connections:
+            connection.close()
+        return seconds
+
+    async def _pace(self, started: float) -> None:
+        for index in range(len(self._plan.requests)):
+            at = started + index / self._plan.rate_per_s
+            delay = at - time.perf_counter()
+            if delay > 0.0005:
+                await asyncio.sleep(delay)
+            self._due.append((index, at))
+            self.late_max = max(self.late_max, len(self._due))
+            self._drain()
+
+    def _drain(self) -> None:
+        while self._due and self._idle:
+            index, at = self._due.popleft()
+            self._idle.popleft().send(index, self._plan.requests[index], at)
+
+    def _feed(self, connection: Connection) -> None:
+        if self._next < len(self._plan.requests):
+            index = self._next
+            self._next += 1
+            connection.send(index, self._plan.requests[index], time.perf_counter())
+
+    def idle(self, connection: Connection) -> None:
+        if self._plan.rate_per_s:
+            self._idle.append(connection)
+
+    def answered(self, connection: Connection, index: int, status: int, body: bytes, started: float) -> None:
+        self.latencies.append(time.perf_counter() - started)
+        self.statuses[status] += 1
+        if index % ANSWER_SAMPLE_EVERY == 0:
+            self.samples.append((index, body))
+        if len(self.latencies) == len(self._plan.requests):
+            self._done.set_result(None)
+        elif self._plan.rate_per_s:
+            self._idle.append(connection)
+            self._drain()
+        else:
+            self._feed(connection)
+
+    def lost(self, error: Exception | None) -> None:
+        if not self._finished and not self._done.done():
+            self._done.set_exception(ConnectionError(f"the node closed a connection: {error}"))
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+
+async def _main(path: Path) -> None:
+    plan = msgspec.msgpack.decode(path.read_bytes(), type=Plan)
+    run = Run(plan)
+    cpu = time.process_time()
+    seconds = await run.wait()
+    cpu = time.process_time() - cpu
+    Path(plan.answers_path).write_bytes(msgspec.msgpack.encode(run.samples))
+    ordered = sorted(run.latencies)
+    print(
+        json.dumps(
+            {
+                "per_s": len(ordered) / seconds,
+                "seconds": seconds,
+                "p50_ms": _quantile(ordered, 0.5),
+                "p99_ms": _quantile(ordered, 0.99),
+                "statuses": {str(k): v for k, v in sorted(run.statuses.items())},
+                "generator_cpu_share": cpu / seconds,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(Path(sys.argv[1])))

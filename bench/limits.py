@@ -1,0 +1,116 @@
+"""The limits: a bare server that does only what no node can avoid, to measure the node against.
+
+`updates`: HTTP, CBOR, request id, one Ed25519 check, an append to a log that is synced in groups, then the answer.
+`queries`: HTTP, CBOR, request id, one Ed25519 check, one Ed25519 signature of the answer.
+Run as `python -m bench.limits updates|queries PORT DIR`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+
+from cannery.protocol.authentication import authenticate
+from cannery.protocol.envelope import parse_envelope
+from cannery.protocol.identity import Ed25519Identity
+from cannery.protocol.query_signature import QueryReplied, encode_query_response, sign_query_answer
+
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"application/cbor")],
+}
+REPLY = bytes(300)
+
+
+class GroupLog:
+    """An append log; one thread writes and syncs whatever has gathered, then wakes its writers."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._pending: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._wake = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    async def append(self, data: bytes) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._pending.append((data, future))
+        self._wake.set()
+        await future
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            group, self._pending = self._pending, []
+            os.write(self._file, b"".join(data for data, _ in group))
+            os.fdatasync(self._file)
+            self._loop.call_soon_threadsafe(self._release, [future for _, future in group])
+
+    def _release(self, futures: list[asyncio.Future[None]]) -> None:
+        for future in futures:
+            future.set_result(None)
+
+
+class Bare:
+    """The bare server as an ASGI application."""
+
+    def __init__(self, job: str, folder: Path) -> None:
+        self._job = job
+        self._folder = folder
+        self._log: GroupLog | None = None
+        self._node = Ed25519Identity(bytes(32))
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "http":
+            return
+        body = b""
+        while True:
+            event = await receive()
+            if event["type"] != "http.request":
+                return
+            body += event["body"]
+            if not event.get("more_body"):
+                break
+        answer = await (self._update(body) if self._job == "updates" else self._query(body))
+        await send({**START, "headers": [*START["headers"], (b"content-length", str(len(answer)).encode())]})  # type: ignore[typeddict-item, list-item, misc]
+        await send({"type": "http.response.body", "body": answer, "more_body": False})
+
+    async def _update(self, body: bytes) -> bytes:
+        envelope = parse_envelope(body, "call")
+        authenticate(envelope, envelope.content.ingress_expiry_ns - 1)
+        if self._log is None:
+            self._log = GroupLog(self._folder / "log")
+        await self._log.append(body)
+        return REPLY
+
+    async def _query(self, body: bytes) -> bytes:
+        envelope = parse_envelope(body, "query")
+        authenticate(envelope, envelope.content.ingress_expiry_ns - 1)
+        answer = QueryReplied(b"DIDL\x00\x00")
+        signature = sign_query_answer(self._node, answer, envelope.request_id, 1)
+        return encode_query_response(answer, [signature], tagged=envelope.tagged)
+
+
+def main() -> None:
+    job, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    uvicorn.run(
+        Bare(job, folder),
+        host="127.0.0.1",
+        port=port,
+        http="httptools",
+        loop="uvloop",
+        log_level="warning",
+        access_log=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

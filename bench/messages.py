@@ -1,0 +1,141 @@
+"""Signed durable updates and signed queries over HTTP, each beside the bare server of bench/limits.py."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import traffic
+from bench.report import Line
+from bench.servers import RunningNode, bare_server, running_node
+from cannery.candid.codec import encoder
+from cannery.candid.types import BLOB, Nat64
+from cannery.cli.deployment import deploy_file
+from cannery.protocol.principal import Principal
+
+CANISTERS = 64
+CLIENTS = 64
+REQUESTS = 12_000
+RUNS = 3
+OPEN_LOOP_PER_S = 1_000
+_put = encoder((Nat64(), BLOB))
+_get = encoder((Nat64(),))
+
+
+@contextlib.contextmanager
+def _loaded_node() -> Iterator[tuple[RunningNode, list[Principal]]]:
+    with tempfile.TemporaryDirectory() as folder, running_node(Path(folder) / "data") as node:
+        agent = node.agent()
+        source = Path(__file__).parent / "canister.py"
+        canisters = [deploy_file(agent, source, name=f"bench_{i}").canister_id for i in range(CANISTERS)]
+        yield node, canisters
+
+
+def _updates(canisters: list[Principal], count: int, salt: int) -> list[traffic.Signed]:
+    callers = traffic.identities(CLIENTS)
+    return [
+        traffic.sign(
+            "call",
+            canisters[i % len(canisters)],
+            "put",
+            _put((i, bytes(100))),
+            callers[i % CLIENTS],
+            salt * 1_000_000 + i,
+        )
+        for i in range(count)
+    ]
+
+
+def _queries(canisters: list[Principal], count: int, salt: int) -> list[traffic.Signed]:
+    callers = traffic.identities(CLIENTS)
+    return [
+        traffic.sign(
+            "query",
+            canisters[i % len(canisters)],
+            "get",
+            _get((i,)),
+            callers[i % CLIENTS],
+            salt * 1_000_000 + i,
+        )
+        for i in range(count)
+    ]
+
+
+def _limit(job: str, requests: list[traffic.Signed], connections: int) -> traffic.Result:
+    with tempfile.TemporaryDirectory() as folder, bare_server(job, Path(folder)) as port:
+        traffic.send(port, requests[: len(requests) // 4], connections)
+        return traffic.send(port, requests, connections)
+
+
+def _median(results: list[traffic.Result]) -> traffic.Result:
+    return sorted(results, key=lambda result: result.per_s)[len(results) // 2]
+
+
+def run_updates() -> Iterator[Line]:
+    """Measure updates in a closed loop with 1, 64 and 512 clients, and in an open loop at 1,000/s."""
+    with _loaded_node() as (node, canisters):
+        root_key = node.agent().root_key()
+        for clients, count in ((1, 1_500), (CLIENTS, REQUESTS), (512, REQUESTS)):
+            results, shares = [], []
+            for run in range(RUNS):
+                requests = _updates(canisters, count, clients * 10 + run)
+                cpu = node.cpu_s()
+                result = traffic.send(node.port, requests, clients)
+                shares.append((node.cpu_s() - cpu) / result.seconds)
+                assert result.statuses == {"200": count}, result.statuses
+                traffic.verify_updates(requests, result, root_key)
+                results.append(result)
+            middle = _median(results)
+            bare = _limit("updates", _updates(canisters, count, clients * 10 + 9), clients)
+            yield Line(
+                "updates",
+                f"signed durable updates, {clients} clients",
+                middle.per_s,
+                "per s",
+                "bare server",
+                bare.per_s,
+                {
+                    "p50 ms": middle.p50_ms,
+                    "p99 ms": middle.p99_ms,
+                    "bare p50 ms": bare.p50_ms,
+                    "node cores": statistics.median(shares),
+                    "generator cores": middle.generator_cpu_share,
+                },
+            )
+        requests = _updates(canisters, OPEN_LOOP_PER_S * 10, 77)
+        result = traffic.send(node.port, requests, 256, OPEN_LOOP_PER_S)
+        assert result.statuses == {"200": len(requests)}, result.statuses
+        yield Line("updates", "open loop at 1,000/s: p50", result.p50_ms, "ms")
+        yield Line("updates", "open loop at 1,000/s: p99", result.p99_ms, "ms")
+
+
+def run_queries() -> Iterator[Line]:
+    """Measure queries in a closed loop with 64 clients."""
+    with _loaded_node() as (node, canisters):
+        node_key = node.agent().node_keys(canisters[0])[0]
+        results = []
+        for run in range(RUNS):
+            requests = _queries(canisters, REQUESTS, run)
+            result = traffic.send(node.port, requests, CLIENTS)
+            assert result.statuses == {"200": REQUESTS}, result.statuses
+            traffic.verify_queries(requests, result, node_key)
+            results.append(result)
+        middle = _median(results)
+        bare = _limit("queries", _queries(canisters, REQUESTS, 9), CLIENTS)
+        yield Line(
+            "queries",
+            f"signed queries, {CLIENTS} clients",
+            middle.per_s,
+            "per s",
+            "bare server",
+            bare.per_s,
+            {
+                "p50 ms": middle.p50_ms,
+                "p99 ms": middle.p99_ms,
+                "bare p50 ms": bare.p50_ms,
+                "generator cores": middle.generator_cpu_share,
+            },
+        )

@@ -1,0 +1,144 @@
+"""Processes under test: a node with its rate limits raised, a bare server; started on free loopback ports, and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cannery.client import Agent
+from cannery.protocol.identity import Identity
+from cannery.protocol.pem import parse_pem
+
+READY_WAIT_S = 120
+CONFIG = """
+[gateway]
+requests_per_address_per_s = 1e9
+requests_per_address_burst = 1000000000
+requests_per_principal_per_s = 1e9
+requests_per_principal_burst = 1000000000
+"""
+
+
+def free_port() -> int:
+    """Give a port of the loopback address that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNode:
+    """A node that serves, its data and its processes."""
+
+    port: int
+    data: Path
+    process: psutil.Process
+    ready_s: float
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def operator(self) -> Identity:
+        return parse_pem((self.data / "operator.pem").read_text())
+
+    def agent(self, identity: Identity | None = None) -> Agent:
+        return Agent(self.url, identity or self.operator())
+
+    def names(self) -> dict[str, str]:
+        """Give the named canisters."""
+        with urllib.request.urlopen(f"{self.url}/cannery.json") as answer:
+            names = json.load(answer)["canisters"]
+        assert isinstance(names, dict)
+        return names
+
+    def cpu_s(self) -> float:
+        """Sum the CPU seconds of all its processes."""
+        return sum(t.user + t.system for t in (p.cpu_times() for p in self._processes()))
+
+    def memory_bytes(self) -> int:
+        """Sum the resident memory of all its processes."""
+        return sum(p.memory_info().rss for p in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+
+@contextlib.contextmanager
+def running_node(data: Path) -> Iterator[RunningNode]:
+    """Start a node on `data`, wait until it is ready, stop it at the end."""
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "cannery.toml").write_text(CONFIG)
+    port = free_port()
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cannery.cli.main", "start", "--data", str(data), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": "src"},
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/cannery.json", process)
+        yield RunningNode(port, data, psutil.Process(process.pid), time.perf_counter() - started)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def bare_server(job: str, folder: Path) -> Iterator[int]:
+    """Start the bare server of bench/limits.py; give its port."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.limits", job, str(port), str(folder)],
+        env={**os.environ, "PYTHONPATH": "src"},
+    )
+    try:
+        wait_for_port(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until `url` answers with the registered names of a node that is ready."""
+    deadline = time.monotonic() + READY_WAIT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with code {process.returncode}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            if "user_index" in json.load(answer).get("canisters", {}):
+                return
+        time.sleep(0.02)
+    raise RuntimeError(f"{url} did not answer within {READY_WAIT_S} s")
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until something listens on a port."""
+    deadline = time.monotonic() + READY_WAIT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with code {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing listens on port {port}")

@@ -1,0 +1,234 @@
+"""The index of users: registers people, gives each a canister of their own, and tells who is where.
+
+A registration reserves the name, then creates and installs the canister in one step of the management
+canister, so that a failure leaves neither a reserved name nor a canister. Names are unique whatever their
+case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cannery import (
+    Canister,
+    Context,
+    Outcome,
+    Pending,
+    Principal,
+    StableCell,
+    StableMap,
+    continuation,
+    encode_args,
+    inspect_message,
+    nat32,
+    nat64,
+    query,
+    record,
+    update,
+)
+from cannery.cdk.management import (
+    CanisterSettings,
+    CreateInstalledArgs,
+    CreateInstalledResult,
+    Management,
+    UpdateSettingsArgs,
+)
+
+from .types import (
+    PAGE_COUNT_MAX,
+    USERNAME_LENGTH_MAX,
+    USERNAME_LENGTH_MIN,
+    IndexSettings,
+    Profile,
+    ProfilePage,
+    RegisterResult,
+    UserInit,
+    Who,
+)
+
+MINUTE_NS = 60_000_000_000
+REGISTRATIONS_PER_MINUTE = 600
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+
+
+@record
+class Window:
+    """The minute in which registrations are counted, and how many it has seen."""
+
+    start_ns: nat64
+    count: nat32
+
+
+@record
+class Registration:
+    """A registration under way: what its continuation needs."""
+
+    owner: Principal
+    username: str
+
+
+@record
+class Custody:
+    """A hand-over of control under way."""
+
+    owner: Principal
+
+
+def username_fault(username: str) -> str | None:
+    """Say what is wrong with a username, or None."""
+    if not USERNAME_LENGTH_MIN <= len(username) <= USERNAME_LENGTH_MAX:
+        span = f"{USERNAME_LENGTH_MIN} to {USERNAME_LENGTH_MAX}"
+        return f"a username has {span} characters, this one {len(username)}"
+    if not LETTERS.issuperset(username):
+        return "a username is made of the letters a to z, digits and _"
+    return None
+
+
+class UserIndex(Canister):
+    """Register users and find them."""
+
+    settings = StableCell(IndexSettings, IndexSettings(b"", REGISTRATIONS_PER_MINUTE))
+    users = StableMap(Principal, Profile, counted=True)
+    names = StableMap(str, Principal)
+    owners = StableMap(Principal, Principal)
+    registering = StableMap(Principal, str)
+    window = StableCell(Window, Window(0, 0))
+
+    @inspect_message
+    def inspect(self, ctx: Context) -> bool:
+        """Let nobody in without an identity; the operator's methods check further."""
+        return ctx.caller != Principal.anonymous()
+
+    @update
+    def configure(self, ctx: Context, settings: IndexSettings) -> None:
+        """Set the module of new users and how many may register in a minute; operators only."""
+        self._operators_only(ctx)
+        self.settings.set(settings)
+
+    @query
+    def get_settings(self, ctx: Context) -> IndexSettings:
+        """Return the settings."""
+        return self.settings.get()
+
+    @update
+    def register(self, ctx: Context, username: str) -> RegisterResult | Pending[RegisterResult]:
+        """Give the caller a canister and a name; again: return what they have."""
+        caller = ctx.caller
+        if caller == Principal.anonymous():
+            ctx.reject("register with an identity of your own: the anonymous principal cannot own a mailbox")
+        known = self.users.get(caller)
+        if known is not None:
+            return RegisterResult.ok(known)
+        refusal = self._refusal(ctx, username)
+        if refusal is not None:
+            return refusal
+        self.names.put(username.lower(), caller)
+        self.registering.put(caller, username)
+        return ctx.call(
+            Management().cannery_create_installed(
+                CreateInstalledArgs(
+                    module_hash=self.settings.get().user_module,
+                    arg=encode_args(UserInit(caller, ctx.id, username)),
+                    controllers=[ctx.id],
+                )
+            ),
+            then=self.created,
+            saved=Registration(caller, username),
+        )
+
+    def _refusal(self, ctx: Context, username: str) -> RegisterResult | None:
+        fault = username_fault(username)
+        if fault is not None:
+            return RegisterResult.username_invalid(fault)
+        if self.registering.get(ctx.caller) is not None:
+            return RegisterResult.in_progress("your registration is under way; ask again in a moment")
+        if self.names.get(username.lower()) is not None:
+            return RegisterResult.username_taken(f"the name {username} is taken; choose another")
+        if not self.settings.get().user_module:
+            return RegisterResult.failed("this index has no user module yet; its operator must configure one")
+        return self._throttle(ctx)
+
+    def _throttle(self, ctx: Context) -> RegisterResult | None:
+        window = self.window.get()
+        if ctx.now_ns - window.start_ns >= MINUTE_NS:
+            window = Window(ctx.now_ns, 0)
+        if window.count >= self.settings.get().registrations_per_minute:
+            wait_s = (window.start_ns + MINUTE_NS - ctx.now_ns) // 1_000_000_000 + 1
+            return RegisterResult.rate_limited(
+                f"too many registrations at the moment; try again in {wait_s} s"
+            )
+        self.window.set(Window(window.start_ns, window.count + 1))
+        return None
+
+    @continuation
+    def created(
+        self, ctx: Context, outcome: Outcome[CreateInstalledResult], saved: Registration
+    ) -> RegisterResult:
+        """Keep the new user, or release the name where no canister could be made."""
+        self.registering.delete(saved.owner)
+        if not outcome.ok:
+            self.names.delete(saved.username.lower())
+            ctx.log(f"registration of {saved.username} failed: {outcome.reject_message}")
+            return RegisterResult.failed(f"no canister could be created: {outcome.reject_message}")
+        canister = outcome.value.canister_id
+        profile = Profile(saved.owner, canister, saved.username, ctx.now_ns, False)
+        self.users.put(saved.owner, profile)
+        self.owners.put(canister, saved.owner)
+        return RegisterResult.ok(profile)
+
+    @query
+    def lookup(self, ctx: Context, who: Who) -> Profile | None:
+        """Find a user by name (whatever its case), by principal or by canister."""
+        return self._find(who)
+
+    @query
+    def lookup_many(self, ctx: Context, who: list[Who]) -> list[Profile | None]:
+        """Find many users at once, in the order asked; at most 500."""
+        if len(who) > PAGE_COUNT_MAX:
+            ctx.reject(f"ask for {PAGE_COUNT_MAX} users at the most")
+        return [self._find(one) for one in who]
+
+    def _find(self, who: Who) -> Profile | None:
+        owner: Principal | None
+        if who.tag == "username":
+            owner = self.names.get(who.username.lower())
+        elif who.tag == "canister":
+            owner = self.owners.get(who.canister)
+        else:
+            owner = who.owner
+        return None if owner is None else self.users.get(owner)
+
+    @query
+    def page(self, ctx: Context, after: str | None, limit: nat32) -> ProfilePage:
+        """List users in the order of their names, from the one after `after`."""
+        page = self.names.page(after=after, limit=min(limit, PAGE_COUNT_MAX))
+        profiles = [self.users.get(owner) for _, owner in page.items]
+        return ProfilePage([profile for profile in profiles if profile is not None], page.next)
+
+    @query
+    def count(self, ctx: Context) -> nat64:
+        """Return how many users are registered."""
+        return len(self.users)
+
+    @update
+    def take_custody(self, ctx: Context, controllers: list[Principal]) -> Pending[None]:
+        """Hand control of the caller's canister to `controllers`; the index loses its powers for good."""
+        profile = self.users.get(ctx.caller)
+        if profile is None:
+            ctx.reject("you are not registered here")
+        if not controllers:
+            ctx.reject("name at least one controller, or nobody could ever upgrade or fund your canister")
+        change = UpdateSettingsArgs(profile.canister, CanisterSettings(controllers=controllers))
+        call = Management().update_settings(change)
+        return ctx.call(call, then=self.handed_over, saved=Custody(ctx.caller))
+
+    @continuation
+    def handed_over(self, ctx: Context, outcome: Outcome[None], saved: Custody) -> None:
+        """Note that a user controls their own canister."""
+        if not outcome.ok:
+            ctx.reject(f"control could not be handed over: {outcome.reject_message}")
+        self.users.put(saved.owner, replace(self.users[saved.owner], self_custody=True))
+
+    def _operators_only(self, ctx: Context) -> None:
+        if not (ctx.is_operator(ctx.caller) or ctx.is_controller(ctx.caller)):
+            ctx.reject("only an operator of the node or a controller of this index may do this")
