@@ -6,9 +6,10 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import httpx
 import pytest
@@ -38,6 +39,7 @@ BOB = Ed25519Identity(bytes(31) + b"\x02")
 NOBODY = AnonymousIdentity()
 MINUTE_NS = 60 * 10**9
 CBOR = {"content-type": "application/cbor"}
+Found = TypeVar("Found")
 QUICK = GatewaySettings(answer_wait_ms_max=100, accept_wait_ms_max=100, query_wait_ms_max=200)
 
 
@@ -130,6 +132,30 @@ class Node:
             connection.sendall(raw_request("POST", path, body))
         release.set()
         return [read_response(connection) for connection in sockets]
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.settimeout(10)
+        return connection
+
+    def answer_of(self, connection: socket.socket) -> httpx.Response:
+        return read_response(connection)
+
+    def send(self, data: bytes) -> httpx.Response:
+        """Send bytes on a connection of their own and read one response."""
+        connection = self.connect()
+        # The node may answer and close before all is sent.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(data)
+        return read_response(connection)
+
+    def wait_for(self, find: Callable[[], Found]) -> Found:
+        """Ask until there is something; each turn is a request, so nothing sleeps."""
+        for _ in range(2000):
+            found = find()
+            if found:
+                return found
+        raise AssertionError("it never came")
 
 
 def raw_request(method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:

@@ -84,7 +84,7 @@ class Gateway:
         facts = SubnetFacts(identity)
         large_work = LargeWork(settings)
         large = LargeAnswers(spool, large_work)
-        certifier = Certifier(identity.root_key)
+        certifier = Certifier(identity.root_key, clocks.now_ns)
         self._settings = settings
         self._spool = spool
         self._clocks = clocks

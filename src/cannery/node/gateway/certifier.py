@@ -7,6 +7,7 @@ spool file get a tree of their own, so that nobody waits for somebody else's hun
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from cannery.node.handover import Answered
@@ -29,22 +30,27 @@ class _SignedRound:
 
     __slots__ = ("places", "signature", "tree")
 
-    def __init__(self, settled: SettledRound, key: BlsKey) -> None:
+    def __init__(self, settled: SettledRound, time_ns: int, key: BlsKey) -> None:
         inline = [
             (request_id, status_of(answer, answer.reply))
             for request_id, answer in settled.answers
             if answer.spooled is None
         ]
         self.places = {request_id: place for place, (request_id, _) in enumerate(inline)}
-        self.tree = RoundTree(settled.time_ns, inline)
+        self.tree = RoundTree(time_ns, inline)
         self.signature = key.sign(state_root_message(self.tree.root_hash))
 
 
 class Certifier:
-    """Signs rounds with the subnet's key."""
+    """Signs rounds with the subnet's key.
 
-    def __init__(self, key: BlsKey) -> None:
+    A certificate's time is that of its making, at which its answers are as true as in their round:
+    clients refuse certificates of the past.
+    """
+
+    def __init__(self, key: BlsKey, now_ns: Callable[[], int]) -> None:
         self._key = key
+        self._now_ns = now_ns
         self._rounds: WeakKeyDictionary[SettledRound, _SignedRound] = WeakKeyDictionary()
         self.signature_count = 0
 
@@ -52,7 +58,7 @@ class Certifier:
         """Give the certificate of an answer whose reply is in memory."""
         signed = self._rounds.get(settled.round)
         if signed is None:
-            signed = _SignedRound(settled.round, self._key)
+            signed = _SignedRound(settled.round, self._time_ns(settled.round), self._key)
             self._rounds[settled.round] = signed
             self.signature_count += 1
         request_id = settled.round.answers[settled.index][0]
@@ -61,5 +67,8 @@ class Certifier:
     def certify_large(self, settled: SettledAnswer, reply: bytes) -> bytes:
         """Give the certificate of an answer whose reply was read from its spool file."""
         request_id, answer = settled.round.answers[settled.index]
-        tree = RoundTree(settled.round.time_ns, [(request_id, status_of(answer, reply))])
+        tree = RoundTree(self._time_ns(settled.round), [(request_id, status_of(answer, reply))])
         return tree.certificate(0, self._key.sign(state_root_message(tree.root_hash)))
+
+    def _time_ns(self, settled: SettledRound) -> int:
+        return max(settled.time_ns, self._now_ns())

@@ -13,7 +13,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
 import stat
 import sys
@@ -32,6 +31,7 @@ from cannery.node.gateway.app import Clocks, Gateway
 from cannery.node.gateway.http_server import HttpServer
 from cannery.node.gateway.settings import GatewaySettings, NodeIdentity
 from cannery.node.gateway.spool import Spool, SpoolLimits
+from cannery.node.process_life import say_ready, stop_event
 from cannery.node.remote_subnet import RemoteSubnet
 from cannery.node.subnet_port import SubnetPort
 from cannery.protocol.principal import Principal
@@ -93,7 +93,7 @@ async def serve(
         for one in sockets
     ]
     sweeper = loop.create_task(_sweep(gateway))
-    _say_ready()
+    say_ready()
     await stop.wait()
     for listener in listeners:
         listener.close()
@@ -107,17 +107,10 @@ async def _sweep(gateway: Gateway) -> None:
         await asyncio.to_thread(gateway.sweep)
 
 
-def _say_ready() -> None:
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-
-
 async def run(config: NodeConfig, keys: NodeKeys) -> None:
     """Connect to the subnet and serve until told to stop."""
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_event(loop)
     _stop_with_parent(loop, stop)
     subnet = RemoteSubnet(DataDir(config.data).socket)
     try:

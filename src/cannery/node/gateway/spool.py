@@ -23,7 +23,6 @@ from cannery.limits import GATEWAY_SPOOL_FILE_CHARGE_BYTES, GATEWAY_SPOOL_FILE_C
 from cannery.node.gateway.http import FilePart, Refusal
 from cannery.node.gateway.rate_limit import address_key
 
-_SUFFIXES = (".part", ".body", ".tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NS_PER_MS = 1_000_000
 
@@ -42,8 +41,7 @@ def clear_spool(directory: Path) -> None:
     """Empty the spool, making it if need be: nothing in it outlives the node that wrote it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in directory.iterdir():
-        if path.suffix in _SUFFIXES:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
@@ -260,7 +258,7 @@ class Spool:
         oldest_ns = self._now_ns() - self._limits.kept_ms_max * _NS_PER_MS
         for path in self._directory.iterdir():
             try:
-                expired = path.suffix in _SUFFIXES and path.stat().st_mtime_ns < oldest_ns
+                expired = path.stat().st_mtime_ns < oldest_ns
             except FileNotFoundError:
                 continue
             if expired:

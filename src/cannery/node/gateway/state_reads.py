@@ -77,7 +77,7 @@ class StateReads:
             ) from None
         if values.denied is not None:
             raise Refusal(HTTPStatus.FORBIDDEN, values.denied)
-        return values.time_ns, values.values
+        return max(values.time_ns, self._now_ns()), values.values
 
 
 def _check_targets(authority: Authority, route: Route) -> None:
