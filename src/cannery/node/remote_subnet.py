@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from cannery.errors import CanneryError, RejectCode
 from cannery.limits import PORT_REQUEST_COUNT_MAX, RECONNECT_PAUSE_MS, SOCKET_BUFFER_BYTES_MAX
@@ -194,10 +194,11 @@ class _SubnetConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a stream socket gives a stream transport"
-        transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
-        self._transport = transport
-        self._port.connected(transport)
+        # cast: uvloop's transports have the methods of asyncio.Transport without being one.
+        stream = cast(asyncio.Transport, transport)
+        stream.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
+        self._transport = stream
+        self._port.connected(stream)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 from cannery.errors import Reject, RejectCode, StoreError
 from cannery.limits import SOCKET_BUFFER_BYTES_MAX
@@ -166,9 +166,10 @@ class GatewayConnection(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a stream socket gives a stream transport"
-        transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
-        self._transport = transport
+        # cast: uvloop's transports have the methods of asyncio.Transport without being one.
+        stream = cast(asyncio.Transport, transport)
+        stream.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
+        self._transport = stream
 
     def data_received(self, data: bytes) -> None:
         try:

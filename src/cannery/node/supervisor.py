@@ -1,0 +1,299 @@
+"""Starts a node's processes and keeps them going: the subnet, and the gateways in front of it.
+
+It binds the port, locks the data directory, starts the subnet and then the gateways, and watches. A subnet
+whose program makes no progress, or takes too much memory, is killed and started again; what ran is condemned
+first, so that it is rejected and not run again. Whatever ends unexpectedly is started again, with growing
+pauses, and a number of times. The supervisor serves nothing itself: it sleeps between two looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cannery.errors import CanneryError
+from cannery.limits import (
+    CHILD_READY_MS_MAX,
+    RESTART_COUNT_MAX,
+    RESTART_PAUSE_MS_MAX,
+    RESTART_PAUSE_MS_MIN,
+    STEADY_MS_MIN,
+    WATCH_PAUSE_MS,
+)
+from cannery.node.child_process import ChildError, ChildProcess, start_child
+from cannery.node.config import NodeConfig, load_config
+from cannery.node.data_dir import DataDir, DataLock, NodeKeys, load_keys, open_data_dir
+from cannery.node.gateway.spool import clear_spool
+from cannery.node.listening import close_listeners, open_listeners
+from cannery.node.process_life import process_memory_bytes, stop_event
+from cannery.node.watch import Running, RunningFile
+
+SUBNET_MODULE: Final = "cannery.node.subnet_process"
+GATEWAY_MODULE: Final = "cannery.node.gateway"
+LISTEN_VARIABLE: Final = "CANNERY_LISTEN_FDS"
+_NS_PER_MS: Final = 1_000_000
+_CRASH_SIGNALS: Final = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+
+Report = Callable[[str], None]
+
+
+class SupervisorError(CanneryError):
+    """The node cannot go on; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReady:
+    """A node that serves: where, and with which keys."""
+
+    config: NodeConfig
+    port: int
+    keys: NodeKeys
+    started_ms: int
+
+    @property
+    def url(self) -> str:
+        host = self.config.hosts[0]
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class Restarts:
+    """How often something was started again lately: gives the pause before the next time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._started_ns = time.monotonic_ns()
+
+    def note_start(self) -> None:
+        self._started_ns = time.monotonic_ns()
+
+    def pause_ms(self) -> int:
+        """Give the pause before the next start. Raises `SupervisorError` where there were too many."""
+        if time.monotonic_ns() - self._started_ns > STEADY_MS_MIN * _NS_PER_MS:
+            self._count = 0
+        self._count += 1
+        if self._count > RESTART_COUNT_MAX:
+            raise SupervisorError(f"gave up after {RESTART_COUNT_MAX} restarts in a row")
+        return min(RESTART_PAUSE_MS_MIN << (self._count - 1), RESTART_PAUSE_MS_MAX)
+
+
+class SubnetKeeper:
+    """Keeps the subnet's process going."""
+
+    def __init__(self, config: NodeConfig, folder: DataDir, report: Report) -> None:
+        self._config = config
+        self._report = report
+        self._arguments = ["--data", str(config.data)]
+        self._running = RunningFile(str(folder.running))
+        self._restarts = Restarts()
+        self._child: ChildProcess | None = None
+        self._last_victim = b""
+
+    async def start(self) -> None:
+        """Start the process and wait until it serves. Raises `ChildError`."""
+        child = await start_child("subnet", SUBNET_MODULE, self._arguments)
+        self._child = child
+        await child.wait_ready(CHILD_READY_MS_MAX / 1000)
+        self._restarts.note_start()
+
+    async def keep(self) -> None:
+        """Watch the process and start it again, for ever. Raises `SupervisorError`."""
+        while True:
+            assert self._child is not None, "the process was started"
+            await self._watch(self._child)
+            while True:
+                await asyncio.sleep(self._restarts.pause_ms() / 1000)
+                try:
+                    await self.start()
+                    break
+                except ChildError as error:
+                    self._report(f"the subnet did not start: {error}")
+            self._report("the subnet serves again")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Stop the process."""
+        if self._child is not None and not await self._child.stop(timeout_s):
+            self._report("the subnet did not stop in time and was killed")
+
+    async def _watch(self, child: ChildProcess) -> None:
+        """Return when the process is gone, killed for a reason or ended by itself; condemn what ran."""
+        ended = asyncio.ensure_future(child.wait())
+        mark, seen_ns = self._running.read(), time.monotonic_ns()
+        while not ended.done():
+            await asyncio.wait({ended}, timeout=WATCH_PAUSE_MS / 1000)
+            if ended.done():
+                break
+            now, now_ns = self._running.read(), time.monotonic_ns()
+            if now.count != mark.count or now.state is not Running.ACTIVATION:
+                mark, seen_ns = now, now_ns
+            elif now_ns - seen_ns >= self._config.no_progress_ms_max * _NS_PER_MS:
+                await self._kill(child, Running.KILLED_NO_PROGRESS, "made no progress")
+                return
+            if process_memory_bytes(child.pid) > self._config.memory_bytes_max:
+                await self._kill(child, Running.KILLED_MEMORY, "took too much memory")
+                return
+        self._note_end(ended.result())
+
+    async def _kill(self, child: ChildProcess, state: Running, why: str) -> None:
+        await child.kill()
+        if self._running.read().state is Running.ACTIVATION:
+            self._running.condemn(state)
+            why += ": the message that ran is rejected"
+        self._report(f"the subnet {why}; starting it again")
+
+    def _note_end(self, code: int) -> None:
+        """Condemn what ran if the process crashed by it, or ended twice with the same message running.
+
+        A process that somebody killed from outside says nothing about the message that ran.
+        """
+        mark = self._running.read()
+        if mark.state is Running.ACTIVATION:
+            crashed = code < 0 and -code in _CRASH_SIGNALS
+            if crashed or mark.identity == self._last_victim:
+                self._running.condemn(Running.KILLED_CRASH)
+            self._last_victim = mark.identity
+        self._report(f"the subnet ended unexpectedly ({_ending(code)}); starting it again")
+
+
+class GatewayKeeper:
+    """Keeps one gateway process going."""
+
+    def __init__(
+        self, config: NodeConfig, index: int, listeners: list[socket.socket], report: Report
+    ) -> None:
+        self._report = report
+        self._descriptors = [listener.fileno() for listener in listeners]
+        self._arguments = ["--data", str(config.data), "--index", str(index)]
+        self._restarts = Restarts()
+        self._child: ChildProcess | None = None
+        self._name = f"gateway {index}"
+
+    async def start(self) -> None:
+        """Start the process and wait until it serves. Raises `ChildError`."""
+        variables = {LISTEN_VARIABLE: ",".join(map(str, self._descriptors))}
+        child = await start_child(
+            self._name,
+            GATEWAY_MODULE,
+            self._arguments,
+            descriptors=self._descriptors,
+            variables=variables,
+        )
+        self._child = child
+        await child.wait_ready(CHILD_READY_MS_MAX / 1000)
+        self._restarts.note_start()
+
+    async def keep(self) -> None:
+        """Start the process again whenever it ends, for ever. Raises `SupervisorError`."""
+        while True:
+            assert self._child is not None, "the process was started"
+            code = await self._child.wait()
+            self._report(f"{self._name} ended unexpectedly ({_ending(code)}); starting it again")
+            while True:
+                await asyncio.sleep(self._restarts.pause_ms() / 1000)
+                try:
+                    await self.start()
+                    break
+                except ChildError as error:
+                    self._report(f"{self._name} did not start: {error}")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Stop the process."""
+        if self._child is not None and not await self._child.stop(timeout_s):
+            self._report(f"{self._name} did not stop in time and was killed")
+
+
+class Supervisor:
+    """A node's processes, from `start` to `stop`."""
+
+    def __init__(self, config: NodeConfig, lock: DataLock, report: Report) -> None:
+        self._config = config
+        self._lock = lock
+        self._folder = DataDir(config.data)
+        self._report = report
+        self._subnet: SubnetKeeper | None = None
+        self._gateways: list[GatewayKeeper] = []
+        self._listeners: list[socket.socket] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> NodeReady:
+        """Bind, start and wait until the node serves. Raises a `CanneryError` that says what to do."""
+        started_ns = time.monotonic_ns()
+        config = self._config
+        keys = load_keys(config.data)
+        self._listeners = open_listeners(config.hosts, config.port)
+        clear_spool(self._folder.spool)
+        self._subnet = SubnetKeeper(config, self._folder, self._report)
+        await self._subnet.start()
+        self._gateways = [
+            GatewayKeeper(config, index, self._listeners, self._report)
+            for index in range(config.gateway_count)
+        ]
+        await asyncio.gather(*(gateway.start() for gateway in self._gateways))
+        keepers = [self._subnet.keep(), *(gateway.keep() for gateway in self._gateways)]
+        self._tasks = [asyncio.ensure_future(keeper) for keeper in keepers]
+        port: int = self._listeners[0].getsockname()[1]
+        return NodeReady(config, port, keys, (time.monotonic_ns() - started_ns) // _NS_PER_MS)
+
+    async def wait(self) -> None:
+        """Wait for ever. Raises `SupervisorError` where a process cannot be kept going."""
+        await asyncio.gather(*self._tasks)
+
+    async def stop(self) -> None:
+        """Stop the gateways, then the subnet, each in bounded time; let the data directory go."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        timeout_s = self._config.stop_ms_max / 1000
+        await asyncio.gather(*(gateway.stop(timeout_s) for gateway in self._gateways))
+        if self._subnet is not None:
+            await self._subnet.stop(timeout_s)
+        close_listeners(self._listeners)
+        self._lock.release()
+
+
+async def run_node(
+    data: Path | str,
+    host: str | None,
+    port: int | None,
+    on_ready: Callable[[NodeReady], Awaitable[None]],
+    report: Report,
+) -> None:
+    """Run a node until SIGINT or SIGTERM. `report` gets a line for whatever an operator should know.
+
+    `on_ready` is awaited once the node serves; the node goes on serving meanwhile and afterwards. Raises a
+    `CanneryError` with one clear line where the node cannot start or go on.
+    """
+    folder, lock = open_data_dir(data)
+    try:
+        config = load_config(folder.path, host, port)
+    except CanneryError:
+        lock.release()
+        raise
+    stopped = stop_event(asyncio.get_running_loop())
+    supervisor = Supervisor(config, lock, report)
+    serving = asyncio.ensure_future(_serve(supervisor, on_ready))
+    waiting = asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+    finally:
+        for task in (serving, waiting):
+            task.cancel()
+        await asyncio.gather(serving, waiting, return_exceptions=True)
+        await supervisor.stop()
+
+
+async def _serve(supervisor: Supervisor, on_ready: Callable[[NodeReady], Awaitable[None]]) -> None:
+    """Start the node, greet, and keep it going until one of its processes cannot be kept going."""
+    await on_ready(await supervisor.start())
+    await supervisor.wait()
+
+
+def _ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
