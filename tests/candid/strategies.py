@@ -51,6 +51,7 @@ def fields(inner: SearchStrategy[ct.Type], least: int = 0) -> SearchStrategy[tup
 
 def composites(inner: SearchStrategy[ct.Type]) -> SearchStrategy[ct.Type]:
     """One level of composite types."""
+    content, inner = inner, st.deferred(lambda: content)  # keeps the descriptions of strategies short
     functions = st.builds(
         ct.Func,
         st.lists(inner, max_size=2).map(tuple),

@@ -7,6 +7,8 @@ path that does not fit, such as `argument 0.author: 'bob' is not a principal`. I
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from cannery.candid.binding import binding_of
 from cannery.candid.errors import CandidError
@@ -45,16 +47,27 @@ def explain_values(graph: Graph, values: object, *, single: bool) -> str | None:
     """Return the path and reason for which the values are not of the types of the roots, or nothing."""
     checker = _Checker(graph)
     if single:
-        return checker.reason(graph.roots[0], values, "value", 0)
+        return checker.first_reason([_Part(graph.roots[0], values, "value", 0)])
     if not isinstance(values, (list, tuple)):
         return f"arguments are a list or tuple, not {_show(values)}"
     if len(values) != len(graph.roots):
         return f"{len(values)} values are given for {len(graph.roots)} types"
-    found = (
-        checker.reason(ref, value, f"argument {place}", 0)
-        for place, (ref, value) in enumerate(zip(graph.roots, values, strict=True))
-    )
-    return next((reason for reason in found if reason is not None), None)
+    pairs = enumerate(zip(graph.roots, values, strict=True))
+    return checker.first_reason([_Part(ref, value, f"argument {place}", 0) for place, (ref, value) in pairs])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A value somewhere inside, and the type that it should have."""
+
+    ref: int
+    value: object
+    path: str
+    depth: int
+
+
+_Found: TypeAlias = str | list[_Part]
+"""Why a part does not fit, or the parts inside it."""
 
 
 def _show(value: object) -> str:
@@ -63,102 +76,107 @@ def _show(value: object) -> str:
 
 
 class _Checker:
-    """Walks a value along its type."""
+    """Walks a value along its type, without recursion."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
 
-    def reason(self, ref: int, value: object, path: str, depth: int) -> str | None:
-        """Return path and reason where the value does not fit."""
-        if depth > CANDID_VALUE_DEPTH_LEVELS_MAX:
-            return f"values are nested over {CANDID_VALUE_DEPTH_LEVELS_MAX} levels deep"
-        if ref < 0:
-            return None if _fits_primitive(ref, value) else f"{path}: {_show(value)} is not a {_kind(ref)}"
-        match self.graph.nodes[ref]:
-            case OptNode() as node:
-                return self._opt(node, value, path, depth)
-            case VecNode() as node:
-                return self._vec(node, value, path, depth)
-            case RecordNode() as node:
-                return self._record(node, value, path, depth)
-            case VariantNode() as node:
-                return self._variant(node, value, path, depth)
-            case FuncNode():
-                fits = isinstance(value, FuncRef) and isinstance(value.principal, Principal)
-                return None if fits else f"{path}: {_show(value)} is not a FuncRef"
-            case ServiceNode():
-                fits = isinstance(value, (ServiceRef, Principal))
-                return None if fits else f"{path}: {_show(value)} is not a ServiceRef"
-            case FutureNode():
-                return f"{path}: a type of a later Candid has no values here"
+    def first_reason(self, parts: list[_Part]) -> str | None:
+        """Return path and reason of the first part that does not fit."""
+        stack = parts[::-1]
+        while stack:
+            part = stack.pop()
+            if part.depth > CANDID_VALUE_DEPTH_LEVELS_MAX:
+                return f"values are nested over {CANDID_VALUE_DEPTH_LEVELS_MAX} levels deep"
+            found = self._look(part)
+            if isinstance(found, str):
+                return f"{part.path}: {found}"
+            stack.extend(reversed(found))
+        return None
 
-    def _opt(self, node: OptNode, value: object, path: str, depth: int) -> str | None:
+    def _look(self, part: _Part) -> _Found:
+        if part.ref < 0:
+            fits = _fits_primitive(part.ref, part.value)
+            return [] if fits else f"{_show(part.value)} is not a {PRIMITIVE_NAMES[part.ref]}"
+        match self.graph.nodes[part.ref]:
+            case OptNode() as node:
+                return self._opt(node, part)
+            case VecNode() as node:
+                return self._vec(node, part)
+            case RecordNode() as node:
+                return self._record(node, part)
+            case VariantNode() as node:
+                return self._variant(node, part)
+            case FuncNode():
+                fits = isinstance(part.value, FuncRef) and isinstance(part.value.principal, Principal)
+                return [] if fits else f"{_show(part.value)} is not a FuncRef"
+            case ServiceNode():
+                fits = isinstance(part.value, (ServiceRef, Principal))
+                return [] if fits else f"{_show(part.value)} is not a ServiceRef"
+            case FutureNode():
+                return "a type of a later Candid has no values here"
+
+    def _opt(self, node: OptNode, part: _Part) -> _Found:
+        value = part.value
         if value is None:
-            return None
+            return []
         if is_nullable(self.graph, node.inner):
             if not isinstance(value, Some):
-                return f"{path}: {_show(value)} is not None or Some(value), which an opt of a nullable type needs"
+                return f"{_show(value)} is not None or Some(value), which an opt of a nullable type needs"
             value = value.value
-        return self.reason(node.inner, value, path, depth + 1)
+        return [_Part(node.inner, value, part.path, part.depth + 1)]
 
-    def _vec(self, node: VecNode, value: object, path: str, depth: int) -> str | None:
+    def _vec(self, node: VecNode, part: _Part) -> _Found:
+        value = part.value
         if node.inner == NAT8:
-            fits = isinstance(value, (bytes, bytearray, memoryview))
-            return None if fits else f"{path}: {_show(value)} is not bytes"
+            return [] if isinstance(value, (bytes, bytearray, memoryview)) else f"{_show(value)} is not bytes"
         if node.bound is dict:
             if not isinstance(value, dict):
-                return f"{path}: {_show(value)} is not a dict"
+                return f"{_show(value)} is not a dict"
             value = list(value.items())
         if not isinstance(value, (list, tuple)):
-            return f"{path}: {_show(value)} is not a list"
-        found = (self.reason(node.inner, v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value))
-        return next((reason for reason in found if reason is not None), None)
+            return f"{_show(value)} is not a list"
+        return [_Part(node.inner, v, f"{part.path}[{i}]", part.depth + 1) for i, v in enumerate(value)]
 
-    def _record(self, node: RecordNode, value: object, path: str, depth: int) -> str | None:
+    def _record(self, node: RecordNode, part: _Part) -> _Found:
+        value = part.value
         if node.bound is not None:
             if type(value) is not node.bound:
-                return f"{path}: {_show(value)} is not a {node.bound.__name__}"
+                return f"{_show(value)} is not a {node.bound.__name__}"
             binding = binding_of(node.bound)
             inner = [getattr(value, binding.attribute(label)) for label in node.labels]
         elif node.is_tuple:
             if not isinstance(value, (tuple, list)) or len(value) != len(node.ids):
-                return f"{path}: {_show(value)} is not a tuple of {len(node.ids)}"
+                return f"{_show(value)} is not a tuple of {len(node.ids)}"
             inner = list(value)
         else:
             if not isinstance(value, dict):
-                return f"{path}: {_show(value)} is not a dict"
-            reason = self._keys(node, value, path)
+                return f"{_show(value)} is not a dict"
+            reason = self._keys(node, value)
             if reason is not None:
                 return reason
             inner = [value.get(label) for label in node.labels]
-        for label, ref, field in zip(node.labels, node.refs, inner, strict=True):
-            reason = self.reason(ref, field, f"{path}.{label}", depth + 1)
-            if reason is not None:
-                return reason
-        return None
+        parts = zip(node.labels, node.refs, inner, strict=True)
+        return [_Part(ref, v, f"{part.path}.{label}", part.depth + 1) for label, ref, v in parts]
 
-    def _keys(self, node: RecordNode, value: dict[object, object], path: str) -> str | None:
+    def _keys(self, node: RecordNode, value: dict[object, object]) -> str | None:
         for label, ref in zip(node.labels, node.refs, strict=True):
             if label not in value and not is_nullable(self.graph, ref):
-                return f"{path}: field {label!r} is missing"
+                return f"field {label!r} is missing"
         unknown = [key for key in value if key not in node.labels]
         if unknown:
-            return f"{path}: field {unknown[0]!r} is not known, fields are {', '.join(node.labels)}"
+            return f"field {unknown[0]!r} is not known, fields are {', '.join(node.labels)}"
         return None
 
-    def _variant(self, node: VariantNode, value: object, path: str, depth: int) -> str | None:
+    def _variant(self, node: VariantNode, part: _Part) -> _Found:
+        value = part.value
         wanted = node.bound or Variant
-        if not (type(value) is wanted if node.bound else isinstance(value, Variant)):
-            return f"{path}: {_show(value)} is not a {wanted.__name__}"
-        assert isinstance(value, Variant)
+        if not isinstance(value, Variant) or (node.bound is not None and type(value) is not node.bound):
+            return f"{_show(value)} is not a {wanted.__name__}"
         if value.tag not in node.labels:
-            return f"{path}: case {value.tag!r} is not known, cases are {', '.join(node.labels)}"
+            return f"case {value.tag!r} is not known, cases are {', '.join(node.labels)}"
         ref = node.refs[node.labels.index(value.tag)]
-        return self.reason(ref, value.value, f"{path}.{value.tag}", depth + 1)
-
-
-def _kind(ref: int) -> str:
-    return PRIMITIVE_NAMES[ref]
+        return [_Part(ref, value.value, f"{part.path}.{value.tag}", part.depth + 1)]
 
 
 def _fits_primitive(ref: int, value: object) -> bool:
