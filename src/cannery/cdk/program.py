@@ -76,6 +76,9 @@ class PythonProgram:
         for entry in d.methods.values():
             runners = self._named[_KIND_OF_ROLE[entry.role]]
             runners[entry.name] = _method_runner(d, entry)
+            if entry.role == "query":
+                # A query called as an update runs in a round; the replica keeps nothing it writes.
+                self._named[EntryKind.UPDATE][entry.name] = runners[entry.name]
         continuations, timers = self._named[EntryKind.CONTINUATION], self._named[EntryKind.TIMER]
         continuations[FORWARD] = functools.partial(_run_forward, d)
         for name, continuation in d.continuations.items():
