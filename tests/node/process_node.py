@@ -1,0 +1,106 @@
+"""A real node in processes of its own, for tests: started through the supervisor, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+import cannery
+from cannery.candid.codec import decoder, encoder
+from cannery.client.agent import Agent
+from cannery.node.data_dir import load_keys
+from cannery.protocol.principal import MANAGEMENT, Principal
+from cannery.replica.management.dispatch import METHODS
+from cannery.replica.management.types import InstallCodeArgs, InstallMode, ProvisionalCreateArgs
+
+RUNNER = """
+import asyncio, sys
+from cannery.errors import CanneryError
+from cannery.node.supervisor import run_node
+async def ready(node): print("ready", node.url, flush=True)
+try:
+    asyncio.run(run_node(sys.argv[1], None, int(sys.argv[2]), ready, lambda text: print(text, flush=True)))
+except CanneryError as error:
+    sys.exit(f"error: {error}")
+print("stopped", flush=True)
+"""
+
+
+class ProcessNode:
+    """A running supervisor with its children."""
+
+    def __init__(self, data: Path, port: int = 0) -> None:
+        self.data = data
+        environment = {**os.environ, "PYTHONPATH": str(Path(cannery.__file__).parents[1])}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUNNER, str(data), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith("ready "):
+            _, errors = self.process.communicate()
+            raise AssertionError(f"the node did not start: {line}{errors}")
+        self.url = line.split()[1]
+        self.agent = Agent(self.url, load_keys(data).operator)
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(self.process.pid)
+
+    def child(self, part: str) -> psutil.Process:
+        """Give the child whose command line has a part."""
+        return next(child for child in self.supervisor.children() if part in " ".join(child.cmdline()))
+
+    def report(self) -> str:
+        """Read the next line that the supervisor reports."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def manage(self, method: str, *args: object, effective: Principal | None = None) -> object:
+        """Call the management canister as the operator."""
+        found = METHODS[method]
+        reply = self.agent.call(MANAGEMENT, method, encoder(found.args)(args), effective=effective)
+        values = decoder(found.results)(reply)
+        return values[0] if values else None
+
+    def install(self, module: bytes) -> Principal:
+        """Create a canister of a module."""
+        created = self.manage("provisional_create_canister_with_cycles", ProvisionalCreateArgs())
+        canister_id: Principal = created.canister_id  # type: ignore[attr-defined]
+        args = InstallCodeArgs(InstallMode.install(), canister_id, module, b"DIDL\x00\x00")
+        self.manage("install_code", args, effective=canister_id)
+        return canister_id
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Stop it; give the exit code and what it wrote to standard error."""
+        self.agent.close()
+        self.process.send_signal(signal_number)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+    def kill(self) -> None:
+        """Kill the supervisor without warning, and wait until nothing of the node is left."""
+        self.agent.close()
+        children = self.supervisor.children(recursive=True)
+        self.process.kill()
+        self.process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive, f"left behind: {alive}"
+
+
+def wait_until_gone(process: psutil.Process, timeout_s: float = 30) -> None:
+    """Wait for the end of somebody else's child."""
+    end = time.monotonic() + timeout_s
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, f"{process} is still there"
+        time.sleep(0.01)
