@@ -46,6 +46,7 @@ from cannery.replica.block import (
     Ingress,
     PriceSchedule,
     ReplicaConfig,
+    Route,
     state_hash,
 )
 from cannery.replica.ingress import Refused, admit
@@ -63,6 +64,8 @@ START_NS = 1_800_000_000 * SECOND_NS
 MANAGEMENT = Principal(b"")
 OPERATOR = Principal.self_authenticating(b"operator")
 OWNER = Principal.self_authenticating(b"owner")
+FAR = Principal(keys.canister_id(1 << 40))
+"""A canister of another subnet."""
 STRANGER = Principal.self_authenticating(b"stranger")
 ANONYMOUS = AnonymousIdentity().principal
 EMPTY_ARG = b"DIDL\x00\x00"
@@ -106,10 +109,14 @@ class ClassPrograms:
 
 
 class World:
-    """A subnet with one operator."""
+    """A subnet with one operator. `far`: there is another subnet, which never answers."""
 
     def __init__(
-        self, prices: PriceSchedule | None = None, watch: Watch | None = None, quota: int = 1_000
+        self,
+        prices: PriceSchedule | None = None,
+        watch: Watch | None = None,
+        quota: int = 1_000,
+        far: bool = False,
     ) -> None:
         self.store = MemoryStore()
         self.programs = ClassPrograms()
@@ -122,7 +129,10 @@ class World:
         self.answers: dict[bytes, Answer] = {}
         self.blocks: list[Block] = []
         self.config = ReplicaConfig(
-            operators=(OPERATOR.raw,), prices=prices or PriceSchedule(), canister_quota_count=quota
+            operators=(OPERATOR.raw,),
+            prices=prices or PriceSchedule(),
+            canister_quota_count=quota,
+            routes=(Route(1 << 40, (2 << 40) - 1, 1),) if far else (),
         )
         self.block(Configure(self.config))
 
@@ -252,8 +262,9 @@ def check_cycles(store: MemoryStore) -> None:
         held += records.CONTEXT.decode(data).cycles_available
     for _, data in store.scan(*keys.space_range(keys.STOPS)):
         held += STOP_WAITER.decode(data).cycles
-    for _, data in store.scan(*keys.space_range(keys.QUEUES)):
-        message = decode_message(data)
+    sent = [records.STREAM_ENTRY.decode(v).message for _, v in store.scan(*keys.space_range(keys.STREAMS))]
+    queued = [decode_message(v) for _, v in store.scan(*keys.space_range(keys.QUEUES))]
+    for message in sent + queued:
         if isinstance(message, CallMessage):
             held += message.cycles
         elif isinstance(message, ResponseMessage):
@@ -400,5 +411,6 @@ def make_puppet(
     module_hash = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(cls))
     args = t.CreateInstalledArgs(module_hash, b"", [owner])
     made = world.manage(OPERATOR, "cannery_create_installed", args)
+    assert isinstance(made, t.CanisterIdRecord)
     world.manage(OPERATOR, "cannery_top_up", t.TopUpArgs(made.canister_id, cycles))
     return made.canister_id
