@@ -27,7 +27,7 @@ export async function refused(promise, pattern) {
   try {
     answer = await promise;
   } catch (error) {
-    const text = [error?.message, error?.cause?.message, String(error), JSON.stringify(error?.cause?.code ?? {})].join(' ');
+    const text = [error?.message, error?.cause?.message, String(error), String(error?.cause?.code?.rejectMessage ?? '')].join(' ');
     if (pattern && !pattern.test(text)) throw new Error(`refused with another text: ${text}`);
     return error;
   }
