@@ -45,13 +45,25 @@ class Uninhabited(Exception):
 def fields(inner: SearchStrategy[ct.Type], least: int = 0) -> SearchStrategy[tuple[ct.Field, ...]]:
     """Named and numbered fields of unlike numbers."""
     named = st.tuples(names, inner).map(lambda p: ct.Field.named(*p))
-    numbered = st.tuples(st.integers(0, 4) | st.just(2**32 - 1), inner).map(lambda p: ct.Field(p[0], None, p[1]))
+    numbered = st.tuples(st.integers(0, 4) | st.just(2**32 - 1), inner).map(
+        lambda p: ct.Field(p[0], None, p[1])
+    )
     return st.lists(named | numbered, min_size=least, max_size=4, unique_by=lambda f: f.id).map(tuple)
+
+
+def opaque(strategy: SearchStrategy[ct.Type]) -> SearchStrategy[ct.Type]:
+    """The same strategy with a short description: hypothesis writes out those of nested ones."""
+
+    @st.composite
+    def drawn(draw: DrawFn) -> ct.Type:
+        return draw(strategy)
+
+    return drawn()
 
 
 def composites(inner: SearchStrategy[ct.Type]) -> SearchStrategy[ct.Type]:
     """One level of composite types."""
-    content, inner = inner, st.deferred(lambda: content)  # keeps the descriptions of strategies short
+    inner = opaque(inner)
     functions = st.builds(
         ct.Func,
         st.lists(inner, max_size=2).map(tuple),
@@ -206,12 +218,10 @@ def draw_supertype(draw: DrawFn, t: ct.Type) -> ct.Type:
             return t
 
 
-def _wider_fields(
-    draw: DrawFn, t: ct.Record, widen: Callable[[ct.Type], ct.Type]
-) -> tuple[ct.Field, ...]:
+def _wider_fields(draw: DrawFn, t: ct.Record, widen: Callable[[ct.Type], ct.Type]) -> tuple[ct.Field, ...]:
     kept = [ct.Field(f.id, f.name, widen(f.type)) for f in t.fields if draw(st.booleans())]
     taken = {f.id for f in t.fields}
-    more = [ct.Field(f.id, f.name, ct.Opt(f.type)) for f in draw(fields(st.just(ct.Text()))) if f.id not in taken]
+    more = [
+        ct.Field(f.id, f.name, ct.Opt(f.type)) for f in draw(fields(st.just(ct.Text()))) if f.id not in taken
+    ]
     return tuple(kept + more)
-
-

@@ -73,7 +73,11 @@ ACCEPTED: list[tuple[str, tuple[ct.Type, ...], tuple[object, ...]]] = [
         (ct.Opt(ct.variant_of({"_0_": ct.Int()})),),
         (None,),
     ),
-    (r"DIDL\01\6b\02\bc\8a\01\71\c5\fe\d2\01\71\01\00\00\04good", (ct.variant_of({"Ok": ct.Text(), "Err": ct.Text()}),), (Variant("Ok", "good"),)),
+    (
+        r"DIDL\01\6b\02\bc\8a\01\71\c5\fe\d2\01\71\01\00\00\04good",
+        (ct.variant_of({"Ok": ct.Text(), "Err": ct.Text()}),),
+        (Variant("Ok", "good"),),
+    ),
     (
         r"DIDL\02\6e\01\6c\02\a0\d2\ac\a8\04\7c\90\ed\da\e7\04\00\01\00\01\01\01\02\00",
         (LIST,),
@@ -255,9 +259,7 @@ def test_coercion_never_fails_between_subtypes(wider: ct.Type, typed: tuple[ct.T
 def test_headers_of_another_form_are_read_as_fast() -> None:
     expected = (LIST, ct.Text())
     message = encoder(expected)(({"head": 1, "tail": None}, "x"))
-    reordered = _unescape(
-        r"DIDL\02\6c\02\a0\d2\ac\a8\04\7c\90\ed\da\e7\04\01\6e\00\02\01\71\01\01\00\01x"
-    )
+    reordered = _unescape(r"DIDL\02\6c\02\a0\d2\ac\a8\04\7c\90\ed\da\e7\04\01\6e\00\02\01\71\01\01\00\01x")
     assert reordered[4:] != message[4:]
     assert decoder(expected)(reordered) == decoder(expected)(message)
 

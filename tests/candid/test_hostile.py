@@ -21,9 +21,7 @@ from cannery.limits import CANDID_VALUE_DEPTH_LEVELS_MAX
 from tests.candid.strategies import typed_values, types
 
 BILLION = "8094ebdc03"
-DOUBLING = (
-    "17" + "6c02017f027f" + "".join(f"6c0201{i:02x}02{i:02x}" for i in range(20)) + "6e14" + "6d15"
-)
+DOUBLING = "17" + "6c02017f027f" + "".join(f"6c0201{i:02x}02{i:02x}" for i in range(20)) + "6e14" + "6d15"
 BOMBS = {
     "vec null": f"016d7f0100{BILLION}",
     "vec reserved": f"016d700100{BILLION}",
@@ -123,7 +121,9 @@ def test_a_list_inside_itself_is_refused() -> None:
 
 def test_recovering_again_and_again_is_charged() -> None:
     wire = ct.Rec("T", ct.Env({"T": ct.Opt(ct.tuple_record(ct.Ref("T"), ct.variant_of({"x": ct.Null()})))}))
-    expected = ct.Rec("T", ct.Env({"T": ct.Opt(ct.tuple_record(ct.Ref("T"), ct.variant_of({"y": ct.Null()})))}))
+    expected = ct.Rec(
+        "T", ct.Env({"T": ct.Opt(ct.tuple_record(ct.Ref("T"), ct.variant_of({"y": ct.Null()})))})
+    )
     value: object = None
     for _ in range(100):
         value = (value, Variant("x"))

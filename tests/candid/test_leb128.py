@@ -15,7 +15,14 @@ BIG = 2**2000
 
 @pytest.mark.parametrize(
     ("value", "encoded"),
-    [(0, "00"), (1, "01"), (127, "7f"), (128, "8001"), (624485, "e58e26"), (60000000000000000, "808098f4e9b5ca6a")],
+    [
+        (0, "00"),
+        (1, "01"),
+        (127, "7f"),
+        (128, "8001"),
+        (624485, "e58e26"),
+        (60000000000000000, "808098f4e9b5ca6a"),
+    ],
 )
 def test_known_naturals(value: int, encoded: str) -> None:
     assert encode_leb128(value).hex() == encoded

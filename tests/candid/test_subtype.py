@@ -68,7 +68,11 @@ FAILS = [
     ("opt nat", "nat", "value: opt is not"),
     ("principal", "service {}", "value: principal is not a subtype of service"),
     ("vec int", "vec nat", "value[]: int is not a subtype of nat"),
-    ("record { author : text }", "record { author : principal }", "value.author: text is not a subtype of principal"),
+    (
+        "record { author : text }",
+        "record { author : principal }",
+        "value.author: text is not a subtype of principal",
+    ),
     ("record {}", "record { a : nat }", "value: field a is missing, and nat is not optional"),
     ("record { 7 : text }", "record { 7 : nat }", "value._7_: text"),
     ("variant { a; b }", "variant { a }", "value: case b is not known"),
@@ -101,7 +105,9 @@ def test_fails_with_a_path(sub: str, sup: str, reason: str) -> None:
 
 
 def test_every_difference_is_listed() -> None:
-    lines = explain_subtype(parse("record { a : nat; b : vec text }"), parse("record { a : text; b : vec nat; c : nat }"))
+    lines = explain_subtype(
+        parse("record { a : nat; b : vec text }"), parse("record { a : text; b : vec nat; c : nat }")
+    )
     assert sorted(lines) == [
         "value.a: nat is not a subtype of text",
         "value.b[]: text is not a subtype of nat",

@@ -12,7 +12,8 @@ from tests.candid.strategies import types
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("", 0), ("a", 97), ("foo", 5097222), ("bar", 4895187), ("head", 1158359328), ("☃", 11272781)]
+    ("name", "number"),
+    [("", 0), ("a", 97), ("foo", 5097222), ("bar", 4895187), ("head", 1158359328), ("☃", 11272781)],
 )
 def test_known_hashes(name: str, number: int) -> None:
     assert ct.field_hash(name) == number
@@ -55,7 +56,10 @@ def test_names_of_arguments_only_document() -> None:
     assert ct.Func((ct.Nat(),), (), (), ("x",)) == ct.Func((ct.Nat(),), (), (), ("y",))
 
 
-@given(st.text(max_size=6) | st.sampled_from(["_1_", "_01_", '"_1_"', '""', "_99999999999_", '"', "_4294967296_"]))
+@given(
+    st.text(max_size=6)
+    | st.sampled_from(["_1_", "_01_", '"_1_"', '""', "_99999999999_", '"', "_4294967296_"])
+)
 def test_a_label_names_its_field(name: str) -> None:
     field = ct.Field.named(name, ct.Nat())
     assert ct.field_of_label(field.label, ct.Nat()).id == field.id

@@ -6,6 +6,7 @@ defines gives types of the same structure as the interface's own.
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from typing import TypeGuard
@@ -87,7 +88,7 @@ class _Writer:
             else:
                 self.needs = set()
                 hint = self.hint(t, self.names[name], self.is_recursive(name))
-                aliases[self.names[name]] = (hint, self.needs)
+                aliases[self.names[name]] = (hint, set(self.needs))
         protocol = self.protocol()
         parts = [*self.classes, "\n".join(_ordered(aliases)), protocol]
         text = "\n\n\n".join(part for part in parts if part) + "\n"
@@ -124,11 +125,16 @@ class _Writer:
         is_record = isinstance(t, ct.Record)
         taken: set[str] = set()
         lines = ["@record" if is_record else "@variant", f"class {name}{'' if is_record else '(Variant)'}:"]
-        lines.append(f'    """The {"record" if is_record else "variant"} of this name in the interface."""')
+        if not t.fields:
+            lines.append(f'    """A {"record without fields" if is_record else "variant without cases"}."""')
         for f in t.fields:
             attribute = self.attribute(f.label, taken, is_record)
             hint = self.hint(f.type, f"{name}{_identifier(f.label, camel=True)}", False)
-            given = "" if attribute == f.label else f" = {'field' if is_record else 'case'}(name={f.label!r})"
+            given = (
+                ""
+                if attribute == f.label
+                else f" = {'field' if is_record else 'case'}(name={_quoted(f.label)})"
+            )
             lines.append(f"    {attribute}: {hint if is_record else f'Case[{hint}]'}{given}")
         self.classes.append("\n".join(lines))
 
@@ -162,7 +168,7 @@ class _Writer:
                 return f"tuple[{inner}]"
             case ct.Record() | ct.Variant():
                 name = self.fresh(path)
-                needs = self.needs
+                needs, self.needs = self.needs, set()
                 self.write_class(name, t)
                 self.needs = needs
                 return name
@@ -179,16 +185,16 @@ class _Writer:
         return found
 
     def func(self, t: ct.Func, path: str) -> str:
-        args = "".join(self.hint(a, f"{path}Arg{i}", False) + ", " for i, a in enumerate(t.args))
-        results = "".join(self.hint(r, f"{path}Result{i}", False) + ", " for i, r in enumerate(t.results))
-        modes = "".join(f", {mode!r}" for mode in t.modes)
-        return f"func_of(({args}), ({results}){modes})"
+        args = _tuple([self.hint(a, f"{path}Arg{i}", False) for i, a in enumerate(t.args)])
+        results = _tuple([self.hint(r, f"{path}Result{i}", False) for i, r in enumerate(t.results)])
+        modes = "".join(f", {_quoted(mode)}" for mode in t.modes)
+        return f"func_of({args}, {results}{modes})"
 
     def service(self, t: ct.Service, path: str) -> str:
         methods = []
         for name, method in t.methods:
             func = self.func(self.func_type(method), path + _identifier(name, camel=True))
-            methods.append(f"{name!r}: {func}")
+            methods.append(f"{_quoted(name)}: {func}")
         return f"service_of({{{', '.join(methods)}}})"
 
     def protocol(self) -> str:
@@ -212,7 +218,8 @@ class _Writer:
             word = self.attribute(given or f"arg{place}", taken, True)
             args.append(f", {word}: {self.hint(arg, f'{path}Arg{place}', False)}")
         results = [self.hint(r, f"{path}Result{i}", False) for i, r in enumerate(t.results)]
-        result = results[0] if len(results) == 1 else f"Results[tuple[{', '.join(results)}]]"
+        is_plain = len(results) == 1 and self.interface.look_up(t.results[0]) != ct.Null()
+        result = results[0] if is_plain else f"Results[tuple[{', '.join(results)}]]"
         head = f"def {name}(self{''.join(args)}) -> {result if results else 'None'}: ..."
         if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
             return ["", f"    # method {name!r}, which Python cannot name"]
@@ -229,6 +236,14 @@ def _identifier(name: str, *, camel: bool = False) -> str:
     if camel:
         return "".join(word[:1].upper() + word[1:] for word in words.split("_"))
     return words if words.isidentifier() else f"f_{words}"
+
+
+def _tuple(items: list[str]) -> str:
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _ordered(aliases: dict[str, tuple[str, set[str]]]) -> list[str]:

@@ -36,7 +36,7 @@ from cannery.candid.text_syntax import (
     parse_shapes,
 )
 from cannery.candid.values import FuncRef, ServiceRef, Some, Variant
-from cannery.protocol.principal import Principal
+from cannery.protocol.principal import Principal, PrincipalError
 
 _LINE_WIDTH_CHARS = 80
 _INTEGERS = (
@@ -269,13 +269,20 @@ def _simple(shape: Shape, t: ct.Type, path: str) -> object:
         case NullShape(), ct.Null():
             return None
         case PrincipalShape() | ServiceShape(), ct.PrincipalType():
-            return Principal.parse(shape.text)
+            return _principal(shape.text, path)
         case ServiceShape(), ct.Service():
-            return ServiceRef(Principal.parse(shape.text))
+            return ServiceRef(_principal(shape.text, path))
         case FuncShape(), ct.Func():
-            return FuncRef(Principal.parse(shape.text), shape.method)
+            return FuncRef(_principal(shape.text, path), shape.method)
         case _:
             raise _misfit(shape, t, path)
+
+
+def _principal(text: str, path: str) -> Principal:
+    try:
+        return Principal.parse(text)
+    except PrincipalError as error:
+        raise CandidError(f"{path}: {error}") from None
 
 
 def _as_float(value: int) -> float:

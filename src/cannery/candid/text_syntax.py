@@ -279,5 +279,7 @@ def _number(tokens: Tokens) -> Shape:
     try:
         number = float.fromhex(digits) if digits.startswith("0x") else float(digits)
     except (ValueError, OverflowError):
-        raise tokens.error("the number has too many digits or a wrong form", token) from None
+        number = math.inf
+    if math.isinf(number):
+        raise tokens.error("the number is too large", token)
     return FloatShape(sign * number)
