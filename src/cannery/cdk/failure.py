@@ -17,6 +17,9 @@ _OWN_ROOMS = ("cannery.cdk.", "cannery.candid.", "cannery.protocol.", "cannery.r
 
 def failure_text(error: BaseException) -> str:
     """Describe an exception as `ValueError: message (file.py:12 in method)`."""
+    if isinstance(error, RecursionError):
+        # Where the stack ends depends on what runs below the program.
+        return "RecursionError: calls are nested too deeply"
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 (around a canister: the exception's own __str__ is the author's code)
@@ -35,7 +38,7 @@ def _place(error: BaseException) -> str:
     while trace is not None:
         frame = trace.tb_frame
         name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(_OWN_ROOMS):
+        if not name.startswith(_OWN_ROOMS) and not frame.f_code.co_filename.startswith("<"):
             if not _is_installed(frame.f_code.co_filename):
                 found = (frame.f_code, trace.tb_lineno)
             fallback = (frame.f_code, trace.tb_lineno)
@@ -49,4 +52,4 @@ def _place(error: BaseException) -> str:
 
 def _is_installed(path: str) -> bool:
     """Tell whether a file belongs to Python's library or an installed package."""
-    return "/lib/python" in path or path.startswith("<frozen")
+    return "/lib/python" in path
