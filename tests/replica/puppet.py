@@ -69,7 +69,7 @@ def _do(system: System, act: Act, calls: list[int]) -> None:
             system.timer_cancel(number)
         case ["count", key]:
             before = system.get(key)
-            system.put(key, b"%d" % (int(before or b"0") + 1))
+            system.put(key, b"%d" % (len(before or b"") + 1))
         case ["log", text]:
             system.log(text)
         case ["random", key]:

@@ -86,7 +86,8 @@ def test_layers_behave_as_one_map(stored: dict[bytes, bytes], plan: list[tuple])
             assert layers[-1].get(key) == models[-1].get(key)
     while len(layers) > 1:
         layers.pop().merge_into(layers[-1])
-        models[-2] = models.pop()
+        top = models.pop()
+        models[-1] = top
     store.write(batch_of(lower, reader))
     assert dict(store.scan(b"", b"\xff")) == models[0]
 

@@ -29,41 +29,32 @@ simple = st.one_of(
     st.tuples(st.just("cancel"), st.integers(1, 12)),
     st.tuples(st.just("later"), st.integers(0, 1)),
 )
-endings = st.one_of(
-    st.tuples(st.just("reply"), small),
-    st.tuples(st.just("reply"), small),
-    st.tuples(st.just("reject"), st.just("no")),
-    st.tuples(st.just("trap"), st.just("boom")),
-    st.tuples(st.just("stop")),
-    st.tuples(st.just("memory")),
-    st.tuples(st.just("recurse")),
-    st.tuples(st.just("exit")),
-    st.tuples(st.just("accept"), st.just(5)),
+endings = st.sampled_from(
+    [("reply", b"yes")] * 18
+    + [("reject", "no"), ("trap", "boom"), ("accept", 5), ("stop",), ("memory",), ("recurse",), ("exit",)]
 )
+methods = st.sampled_from(["run"] * 9 + ["read", "nothing", "then"])
 
 
-def _calls(inner: st.SearchStrategy[list]) -> st.SearchStrategy[tuple]:
-    return st.tuples(
-        st.just("call"),
-        targets,
-        st.sampled_from(["run", "run", "run", "read", "nothing", "then"]),
-        inner,
-        st.integers(0, 400),
-        st.none() | inner,
+def _bodies(depth: int) -> st.SearchStrategy[list]:
+    """Acts of one activation; with depth left, they call and set timers whose acts are bodies themselves."""
+    if not depth:
+        return st.builds(lambda acts, ending: [*acts, ending], st.lists(simple, max_size=3), endings)
+    inner = _bodies(depth - 1)
+    call = st.tuples(st.just("call"), targets, methods, inner, st.integers(0, 400), inner | inner | st.none())
+    every_ns = st.sampled_from([0, 0, 1_500_000])
+    timer = st.tuples(st.just("timer"), st.integers(0, 2_000_000), every_ns, inner)
+    later = st.tuples(st.just("later"), st.integers(0, 1))
+    others = st.lists(simple | call | timer, max_size=2)
+    return st.one_of(
+        st.builds(lambda acts, first, ending: [*acts, first, ending], others, call, endings),
+        st.builds(lambda acts, first, ending: [*acts, first, ending], others, call, later),
     )
 
 
-def _bodies(inner: st.SearchStrategy[list]) -> st.SearchStrategy[list]:
-    timers = st.tuples(
-        st.just("timer"), st.integers(0, 2_000_000), st.sampled_from([0, 0, 1_500_000]), inner
-    )
-    act = st.one_of(simple, _calls(inner), _calls(inner), timers)
-    return st.builds(lambda acts, ending: [*acts, ending], st.lists(act, max_size=4), endings)
-
-
-plans = st.recursive(st.builds(lambda ending: [ending], endings), _bodies, max_leaves=8)
-messages = st.lists(st.tuples(st.integers(0, CANISTER_COUNT - 1), plans), min_size=1, max_size=5)
-rounds = st.lists(messages, min_size=1, max_size=4)
+plans = _bodies(3)
+messages = st.lists(st.tuples(st.integers(0, CANISTER_COUNT - 1), plans), min_size=1, max_size=4)
+rounds = st.lists(messages, min_size=1, max_size=3)
 
 
 def _name_canisters(acts: list, ids: list[bytes]) -> list[Act]:
