@@ -55,11 +55,15 @@ class IngressPool:
         return len(self._under_way)
 
     def join(self, request_id: bytes, ticket: object) -> Pending | None:
-        """Let a repeated submission wait with the first one; None where there is none. Raises `Reject`."""
+        """Let a repeated submission wait with the first one; None where there is none.
+
+        Where too many wait for one request, the one that has waited longest is forgotten: it is most likely
+        gone (a gateway submits again when it has lost its connection), and it can still ask for the status.
+        """
         pending = self._waiting.get(request_id) or self._under_way.get(request_id)
         if pending is not None:
             if len(pending.tickets) >= TICKETS_PER_REQUEST_COUNT_MAX:
-                raise Reject(RejectCode.SYS_TRANSIENT, "too many wait for this one request already")
+                del pending.tickets[0]
             pending.tickets.append(ticket)
         return pending
 

@@ -13,6 +13,7 @@ message instead of running it (`Block.poisoned`).
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
 import signal
@@ -102,6 +103,8 @@ class CpuWatch:
         self._outer: list[tuple[int, int | None]] = []
         self._old_handler = signal.signal(signal.SIGPROF, self._on_tick)
         signal.setitimer(signal.ITIMER_PROF, _TICK_S, _TICK_S)
+        # The interpreter's end puts the default action back, which a late tick would make fatal.
+        atexit.register(self.close)
 
     def begin(self, identity: bytes, cpu_ns_max: int) -> None:
         if self._limit_ns:
@@ -121,6 +124,7 @@ class CpuWatch:
 
     def close(self) -> None:
         """Stop the timer and put back the signal handler that was there."""
+        atexit.unregister(self.close)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, self._old_handler)
 

@@ -23,7 +23,13 @@ class SeededEntropy:
     """Behind `ports.Entropy`: the same bytes for the same seed."""
 
     def __init__(self, seed: int) -> None:
+        self._seed = seed
         self._random = random.Random(seed)
 
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
+
+    def skip(self, number: int) -> None:
+        """Go on with other bytes, which follow from the seed and this number; 0 changes nothing."""
+        if number:
+            self._random = random.Random(f"{self._seed}:{number}")

@@ -95,6 +95,10 @@ class Node:
         self._answers: dict[int, Answer | Rejected] = {}
         self._ticket = 0
         self.subnet = self._open()
+        # On data of an earlier node: go on after its last block, with other chance than it had.
+        head = self.subnet.head
+        self.clock.set_ns(max(START_NS, head.time_ns))
+        self._entropy.skip(head.number)
         self.run()
 
     def __enter__(self) -> Self:
