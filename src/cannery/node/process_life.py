@@ -10,10 +10,12 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 READY_LINE: Final = "ready"
+BUG_EXIT_CODE: Final = 70
 
 
 def end_with_parent() -> None:
@@ -36,6 +38,22 @@ def say_ready() -> None:
     """Tell the supervisor that this process serves."""
     sys.stdout.write(READY_LINE + "\n")
     sys.stdout.flush()
+
+
+def end_on_bugs(loop: asyncio.AbstractEventLoop, name: str) -> None:
+    """End the process at once where a callback of the loop raises: a bug stops, it does not go on half
+    way.
+    """
+
+    def end(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        sys.stderr.write(f"{name}: bug: {context.get('message')}\n")
+        if isinstance(error, BaseException):
+            sys.stderr.write("".join(traceback.format_exception(error)))
+        sys.stderr.flush()
+        os._exit(BUG_EXIT_CODE)
+
+    loop.set_exception_handler(end)
 
 
 def stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

@@ -21,7 +21,7 @@ from cannery.node.answers import ReplySpool, spool_free_bytes
 from cannery.node.condemned import take_condemned
 from cannery.node.config import NodeConfig, load_config
 from cannery.node.data_dir import DataDir, load_keys
-from cannery.node.process_life import end_with_parent, limit_memory, say_ready, stop_event
+from cannery.node.process_life import end_on_bugs, end_with_parent, limit_memory, say_ready, stop_event
 from cannery.node.python_runtime import PythonPrograms
 from cannery.node.service import Doors, Subnet
 from cannery.node.store_rocksdb import RocksStore
@@ -56,7 +56,9 @@ def open_subnet(config: NodeConfig) -> Subnet:
 async def serve(config: NodeConfig) -> None:
     """Serve until SIGTERM or SIGINT."""
     folder = DataDir(config.data)
-    stopped = stop_event(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    end_on_bugs(loop, "subnet")
+    stopped = stop_event(loop)
     server = SubnetServer(open_subnet(config), ReplySpool(folder.spool))
     await server.start(folder.socket)
     say_ready()

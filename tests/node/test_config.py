@@ -1,0 +1,105 @@
+"""The configuration file and the data directory: what is taken, what is refused and why."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from cannery.node.config import ConfigError, load_config
+from cannery.node.data_dir import DataDir, DataDirError, load_keys, open_data_dir
+
+
+def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
+    config = load_config(tmp_path)
+    assert (config.port, config.hosts) == (4943, ("127.0.0.1", "::1"))
+    assert load_config(tmp_path, "0.0.0.0", 0).hosts == ("0.0.0.0",)
+    (tmp_path / "cannery.toml").write_text(
+        "[node]\nport = 5000\nmemory_mib_max = 512\n"
+        "[limits]\nmessage_cpu_ms_max = 250\nargument_mib_max = 3\n"
+        "[modules]\nthird_party_imports = ['numpy', 'attrs', 'numpy']\n"
+        "[prices]\nper_message = 7\n"
+        "[gateway]\nanswer_wait_ms_max = 5000\nrequests_per_address_per_s = 10.5\n"
+    )
+    config = load_config(tmp_path)
+    assert config.port == 5000
+    assert config.memory_bytes_max == 512 * 2**20
+    assert config.replica.message_cpu_ns_max == 250_000_000
+    assert config.replica.argument_size_bytes_max == 3 * 2**20
+    assert config.replica.prices.per_message == 7
+    assert config.third_party == {"numpy", "attrs"}
+    assert config.replica.third_party_imports == ("attrs", "numpy")
+    assert config.gateway.answer_wait_ms_max == 5000
+    assert config.gateway.requests_per_address_per_s == 10.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[nodes]\n", "nodes"),
+        ("[node]\nportt = 1\n", "portt"),
+        ("[node]\nport = 'x'\n", r"\$\.node\.port"),
+        ("[node]\nport = 70000\n", "not between 0 and 65535"),
+        ("[node]\ngateway_count = 0\n", "gateway_count"),
+        ("[node]\nmemory_mib_max = 1\n", "memory_mib_max must be at least"),
+        ("[limits]\nmessage_cpu_ms_max = 0\n", "limits.message_cpu_ms_max must be at least 1"),
+        ("[prices]\nper_mesage = 1\n", "prices.per_mesage is not a setting; there are .*per_message"),
+        ("[prices]\nper_message = -1\n", "must not be negative"),
+        ("[gateway]\nnope = 1\n", "gateway.nope is not a setting"),
+        ("[gateway]\nanswer_wait_ms_max = 0.5\n", "must be a whole number"),
+        ("[node\n", "cannery.toml"),
+        ("\x00", "cannery.toml"),
+    ],
+)
+def test_slips_are_errors_that_name_the_setting(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "cannery.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(tmp_path)
+    if "cannery.toml" not in message and "70000" not in text and "gateway_count" not in text:
+        assert "cannery.toml" in str(caught.value) or "memory" in message
+
+
+def test_a_new_data_directory_has_keys_that_stay(tmp_path: Path) -> None:
+    folder, lock = open_data_dir(tmp_path / "data")
+    keys = load_keys(folder.path)
+    for name in ("operator.pem", "keys/root.bls", "keys/node.pem"):
+        assert stat.S_IMODE((folder.path / name).stat().st_mode) == 0o600
+    lock.release()
+    _, lock = open_data_dir(tmp_path / "data")
+    again = load_keys(folder.path)
+    assert again.root.public_key == keys.root.public_key
+    assert again.node.principal == keys.node.principal
+    assert again.operator.principal == keys.operator.principal
+    with pytest.raises(DataDirError, match=r"in use by another node \(pid \d+\)"):
+        open_data_dir(tmp_path / "data")
+    lock.release()
+
+
+def test_a_set_up_that_was_cut_short_is_finished(tmp_path: Path) -> None:
+    folder, lock = open_data_dir(tmp_path / "data")
+    before = load_keys(folder.path)
+    lock.release()
+    (folder.path / "format").unlink()
+    (folder.path / "keys" / "node.pem").unlink()
+    _, lock = open_data_dir(tmp_path / "data")
+    assert load_keys(folder.path).root.public_key == before.root.public_key
+    lock.release()
+    (folder.path / "format").unlink()
+    folder.store.mkdir()
+    with pytest.raises(DataDirError, match="no data directory"):
+        open_data_dir(tmp_path / "data")
+
+
+def test_damaged_keys_are_named(tmp_path: Path) -> None:
+    folder, lock = open_data_dir(tmp_path / "data")
+    lock.release()
+    (folder.path / "keys" / "root.bls").write_text("zz")
+    with pytest.raises(DataDirError, match="cannot read the keys"):
+        load_keys(folder.path)
+
+
+def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 120)
+    assert len(DataDir(long).socket.encode()) <= 100
+    assert DataDir(long).socket == DataDir(long).socket != DataDir(long / "y").socket
