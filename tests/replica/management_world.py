@@ -36,6 +36,7 @@ from cannery.cdk.archive import build_archive
 from cannery.cdk.interface import did_of, manifest_of
 from cannery.cdk.module_file import ModuleFile, parse_module
 from cannery.cdk.program import PythonProgram
+from cannery.limits import HISTORY_CHANGE_COUNT_MAX
 from cannery.ports import Program, Watch
 from cannery.protocol.identity import AnonymousIdentity
 from cannery.replica import keys, records
@@ -58,6 +59,7 @@ from cannery.replica.records import CallMessage, ResponseMessage, decode_message
 from cannery.replica.rounds import RoundOutcome, run_round
 from cannery.replica.state import Answer
 from cannery.testing.store import MemoryStore
+from tests.replica.laws import check_counts, check_memory
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_800_000_000 * SECOND_NS
@@ -150,6 +152,8 @@ class World:
         seed = sha256(b"seed %d" % self.number).digest()
         block = Block(self.number, self.previous_hash, self.time_ns, seed, tuple(inputs))
         outcome = run_round(self.store.snapshot(), block, self.programs, self.watch)
+        again = run_round(self.store.snapshot(), outcome.block, self.programs, None)
+        assert again.root == outcome.root
         self.store.write(outcome.batch)
         self.previous_hash = outcome.head.block_hash
         self.outcome = outcome
@@ -159,6 +163,8 @@ class World:
             self.answers[answer.request_id] = answer
         check_cycles(self.store)
         check_memory(self.store)
+        check_counts(self.store)
+        check_modules(self.store)
 
     def wait(self, seconds: float) -> None:
         """Let time go by and run a block."""
@@ -272,15 +278,23 @@ def check_cycles(store: MemoryStore) -> None:
     assert subnet.minted - subnet.burned == held, "cycles are neither made nor lost"
 
 
-def check_memory(store: MemoryStore) -> None:
-    """Check each canister's memory against a full count."""
-    for key, data in store.scan(*keys.space_range(keys.ACCOUNTS)):
-        canister_id, account = keys.owner_of(key), records.ACCOUNT.decode(data)
-        prefix = len(keys.owned(keys.STABLE, canister_id))
-        live = store.scan(*keys.owned_range(keys.STABLE, canister_id))
-        assert account.memory_bytes == sum(len(k) - prefix + len(v) for k, v in live)
+def check_modules(store: MemoryStore) -> None:
+    """Check uses of modules, bytes of chunks, histories and schemas against a full count."""
+    uses: dict[bytes, int] = {}
+    for key, data in store.scan(*keys.space_range(keys.CANISTERS)):
+        canister_id, canister = keys.owner_of(key), records.CANISTER.decode(data)
+        if canister.module_hash is not None:
+            uses[canister.module_hash] = uses.get(canister.module_hash, 0) + 1
+            assert store.get(keys.hashed(keys.SCHEMAS, canister.schema_id)) is not None
+        history = list(store.scan(*keys.owned_range(keys.HISTORY, canister_id)))
+        assert len(history) == min(canister.change_count, HISTORY_CHANGE_COUNT_MAX)
+        stored = store.get(keys.owned(keys.ACCOUNTS, canister_id))
+        assert stored is not None
         chunks = store.scan(*keys.owned_range(keys.CHUNKS, canister_id))
-        assert account.chunk_bytes == sum(len(v) for _, v in chunks)
+        assert records.ACCOUNT.decode(stored).chunk_bytes == sum(len(v) for _, v in chunks)
+    for key, data in store.scan(*keys.space_range(keys.MODULE_USES)):
+        assert int.from_bytes(data, "big") == uses.pop(key[1:], 0)
+    assert not uses
 
 
 # --- canisters -----------------------------------------------------------------------------------------
