@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import uvloop
@@ -43,8 +44,8 @@ class Connection(asyncio.Protocol):
         self._index = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports offer the interface without inheriting it.
+        self._transport = cast(asyncio.Transport, transport)
         self._run.idle(self)
 
     def send(self, index: int, data: bytes, started: float) -> None:

@@ -21,11 +21,6 @@ from cannery.protocol.envelope import parse_envelope
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.query_signature import QueryReplied, encode_query_response, sign_query_answer
 
-START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", b"application/cbor")],
-}
 REPLY = bytes(300)
 
 
@@ -80,7 +75,8 @@ class Bare:
             if not event.get("more_body"):
                 break
         answer = await (self._update(body) if self._job == "updates" else self._query(body))
-        await send({**START, "headers": [*START["headers"], (b"content-length", str(len(answer)).encode())]})  # type: ignore[typeddict-item, list-item, misc]
+        headers = [(b"content-type", b"application/cbor"), (b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
         await send({"type": "http.response.body", "body": answer, "more_body": False})
 
     async def _update(self, body: bytes) -> bytes:

@@ -8,12 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import traffic
+from bench import deploying, traffic
 from bench.report import Line
 from bench.servers import RunningNode, bare_server, running_node
 from cannery.candid.codec import encoder
 from cannery.candid.types import BLOB, Nat64
-from cannery.cli.deployment import deploy_file
 from cannery.protocol.principal import Principal
 
 CANISTERS = 64
@@ -29,8 +28,8 @@ _get = encoder((Nat64(),))
 def _loaded_node() -> Iterator[tuple[RunningNode, list[Principal]]]:
     with tempfile.TemporaryDirectory() as folder, running_node(Path(folder) / "data") as node:
         agent = node.agent()
-        source = Path(__file__).parent / "canister.py"
-        canisters = [deploy_file(agent, source, name=f"bench_{i}").canister_id for i in range(CANISTERS)]
+        module = deploying.bring_module(agent, "canister.py")
+        canisters = [deploying.install(agent, module) for _ in range(CANISTERS)]
         yield node, canisters
 
 
@@ -115,7 +114,7 @@ def run_updates() -> Iterator[Line]:
 def run_queries() -> Iterator[Line]:
     """Measure queries in a closed loop with 64 clients."""
     with _loaded_node() as (node, canisters):
-        node_key = node.agent().node_keys(canisters[0])[0]
+        node_key = node.node_key_der()
         results = []
         for run in range(RUNS):
             requests = _queries(canisters, REQUESTS, run)

@@ -59,6 +59,12 @@ class RunningNode:
     def agent(self, identity: Identity | None = None) -> Agent:
         return Agent(self.url, identity or self.operator())
 
+    def node_key_der(self) -> bytes:
+        """Give the public key that the node signs query answers with."""
+        key = parse_pem((self.data / "keys" / "node.pem").read_text()).public_key_der
+        assert key is not None
+        return key
+
     def names(self) -> dict[str, str]:
         """Give the named canisters."""
         with urllib.request.urlopen(f"{self.url}/cannery.json") as answer:
@@ -68,11 +74,11 @@ class RunningNode:
 
     def cpu_s(self) -> float:
         """Sum the CPU seconds of all its processes."""
-        return sum(t.user + t.system for t in (p.cpu_times() for p in self._processes()))
+        return float(sum(t.user + t.system for t in (p.cpu_times() for p in self._processes())))
 
     def memory_bytes(self) -> int:
         """Sum the resident memory of all its processes."""
-        return sum(p.memory_info().rss for p in self._processes())
+        return int(sum(p.memory_info().rss for p in self._processes()))
 
     def _processes(self) -> list[psutil.Process]:
         return [self.process, *self.process.children(recursive=True)]
@@ -86,7 +92,14 @@ def running_node(data: Path) -> Iterator[RunningNode]:
     port = free_port()
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "cannery.cli.main", "start", "--data", str(data), "--port", str(port)],
+        [
+            str(Path(sys.executable).with_name("cannery")),
+            "start",
+            "--data",
+            str(data),
+            "--port",
+            str(port),
+        ],
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": "src"},
     )

@@ -113,6 +113,7 @@ def verify_updates(requests: Sequence[Signed], result: Result, root_key: bytes) 
 def verify_queries(requests: Sequence[Signed], result: Result, node_key_der: bytes) -> int:
     """Check the sampled answers' node signatures. Return how many."""
     for index, body in result.samples:
-        answer, signatures = decode_query_response(body)
-        assert verify_query_answer(node_key_der, answer, requests[index].request_id, signatures[0])
+        found = decode_query_response(body)
+        request_id = requests[index].request_id
+        assert verify_query_answer(node_key_der, found.answer, request_id, found.signatures[0])
     return len(result.samples)
