@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cannery.cli.problem import Problem
-from cannery.cli.source_files import read_package, read_source
+from cannery.node.source_files import SourceError, collect_files, read_source
 
 CANISTER = "from cannery import Canister\nclass Book(Canister):\n    pass\n"
 
@@ -67,12 +66,12 @@ def test_a_file_of_a_package_brings_the_package(tmp_path: Path) -> None:
 
 def test_a_package_under_a_given_root(tmp_path: Path) -> None:
     write(tmp_path, {"__init__.py": "", "pkg/__init__.py": "", "pkg/book.py": CANISTER})
-    assert list(read_package(tmp_path, "pkg.book", "Book").files) == ["pkg/__init__.py", "pkg/book.py"]
+    assert list(collect_files(tmp_path, "pkg.book")) == ["pkg/__init__.py", "pkg/book.py"]
 
 
 def test_the_class_is_named_where_there_are_several(tmp_path: Path) -> None:
     write(tmp_path, {"two.py": CANISTER + CANISTER.replace("Book", "Shelf")})
-    with pytest.raises(Problem, match=r"holds Book, Shelf.*two\.py:"):
+    with pytest.raises(SourceError, match=r"holds Book, Shelf.*two\.py:"):
         read_source(str(tmp_path / "two.py"))
     assert read_source(f"{tmp_path}/two.py:Shelf").entry == "two:Shelf"
 
@@ -87,12 +86,12 @@ def test_the_class_is_named_where_there_are_several(tmp_path: Path) -> None:
 )
 def test_what_is_no_canister_is_refused(tmp_path: Path, name: str, text: str, complaint: str) -> None:
     write(tmp_path, {name: text})
-    with pytest.raises(Problem, match=complaint):
+    with pytest.raises(SourceError, match=complaint):
         read_source(str(tmp_path / name))
 
 
 def test_a_missing_file_and_a_wrong_kind(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="no such file"):
+    with pytest.raises(SourceError, match="no such file"):
         read_source(str(tmp_path / "nothing.py"))
-    with pytest.raises(Problem, match="name a Python file"):
+    with pytest.raises(SourceError, match="name a Python file"):
         read_source("book.txt")

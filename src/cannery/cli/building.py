@@ -6,15 +6,23 @@ from pathlib import Path
 
 from cannery.cdk.build import BuiltModule, build_module
 from cannery.cli.problem import Problem
-from cannery.cli.source_files import CanisterSource, read_source
 from cannery.errors import CanneryError
 from cannery.limits import MODULE_SIZE_BYTES_MAX
 from cannery.node.python_runtime import SourceLoader
+from cannery.node.source_files import CanisterSource, SourceError, read_source
 
 
 def build_file(text: str, third_party: frozenset[str] = frozenset()) -> BuiltModule:
     """Build `FILE.py` or `FILE.py:Class`; what is wrong comes as one line per finding, joined."""
-    return build_source(read_source(text), third_party)
+    return build_source(read_canister(text), third_party)
+
+
+def read_canister(text: str) -> CanisterSource:
+    """Collect the files of `FILE.py` or `FILE.py:Class`."""
+    try:
+        return read_source(text)
+    except SourceError as error:
+        raise Problem(str(error)) from None
 
 
 def build_source(source: CanisterSource, third_party: frozenset[str] = frozenset()) -> BuiltModule:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from cannery.candid.did import Interface
 from cannery.candid.types import Func
 from cannery.cli.candid_arguments import decode_text, read_arguments
 from cannery.cli.problem import Problem
 from cannery.cli.session import Session
 from cannery.client.actor import effective_target, interface_of, unknown_method
 from cannery.protocol.principal import MANAGEMENT, Principal
+from cannery.replica.management.interface import management_interface
 
 
 def call_method(
@@ -30,11 +32,14 @@ def call_method(
 def _method(session: Session, canister_id: Principal, method: str) -> Func | None:
     """Find a method in the canister's interface; None where the canister publishes none."""
     if canister_id == MANAGEMENT:
-        return None
+        return _find(management_interface(), method)
     section = session.agent.metadata(canister_id)
     if section is None:
         return None
-    interface = interface_of(canister_id, section)
+    return _find(interface_of(canister_id, section), method)
+
+
+def _find(interface: Interface, method: str) -> Func:
     func = interface.methods.get(method)
     if func is None:
         raise Problem(unknown_method(method, interface.methods))

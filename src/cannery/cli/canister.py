@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 canister = typer.Typer(
     name="canister",
+    short_help="Create, call and look after canisters.",
     help="Canisters: create, install, call, look after. ID is a canister id, or a name that the node knows.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -102,7 +103,7 @@ def install(
         management, target = Management(session.agent), session.canister(canister_id)
         if choice.module is not None:
             session.line.say("bringing the module")
-            management.module_add(choice.module)
+            management.module_bring(choice.module, choice.hash)
         chosen = choose_mode(session.agent, target, mode.value)
         management.install(target, chosen, choice.hash, argument)
     emit(

@@ -33,10 +33,14 @@ ImportsOption = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Hang these commands into the tree."""
     app.command(
+        short_help="Run or upgrade a canister from its source.",
         epilog="Examples: cannery deploy guestbook.py; "
-        "cannery deploy guestbook.py --name book --arg '(\"hi\")'"
+        "cannery deploy guestbook.py --name book --arg '(\"hi\")'",
     )(deploy)
-    app.command(epilog="Example: cannery build guestbook.py --out build")(build)
+    app.command(
+        short_help="Make a module out of a canister's source.",
+        epilog="Example: cannery build guestbook.py --out build",
+    )(build)
 
 
 def build(
@@ -49,10 +53,9 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Check a canister's source and write its module (.wasm) and its interface (.did)."""
-    from cannery.cli.building import build_source
-    from cannery.cli.source_files import read_source
+    from cannery.cli.building import build_source, read_canister
 
-    source = read_source(file)
+    source = read_canister(file)
     built = build_source(source, frozenset(allow_import or ()))
     folder = out or Path(file.partition(".py:")[0]).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,16 +85,15 @@ def deploy(
     as_json: JsonOption = False,
 ) -> None:
     """Build a canister, bring it to the node and run it; a second time upgrades it. Prints its id last."""
-    from cannery.cli.building import build_source
+    from cannery.cli.building import build_source, read_canister
     from cannery.cli.candid_arguments import install_argument
     from cannery.cli.session import open_session, operator_identity
-    from cannery.cli.source_files import read_source
 
-    source = read_source(file)
+    source = read_canister(file)
     built = build_source(source, frozenset(allow_import or ()))
     argument = install_argument(built.did, arg)
     with open_session(node, operator_identity(identity), f"deploying {name or source.name}") as session:
-        done = _install(session, built, name or source.name, argument)
+        done = install_named(session, built, name or source.name, argument)
     if not as_json:
         note(f"{done.action}: {name or source.name}, module {built.hash.hex()[:16]}")
     emit(
@@ -109,12 +111,13 @@ class Deployment:
     action: str
 
 
-def _install(session: Session, built: BuiltModule, name: str, argument: bytes) -> Deployment:
+def install_named(session: Session, built: BuiltModule, name: str, argument: bytes) -> Deployment:
+    """Bring a module and have the canister of this name run it; the first time creates the canister."""
     from cannery.cli.management import Management
 
     management = Management(session.agent)
     session.line.say("bringing the module")
-    management.module_add(built.module)
+    management.module_bring(built.module, built.hash)
     canister_id = management.names().get(name)
     if canister_id is None:
         session.line.say("creating the canister")

@@ -13,6 +13,7 @@ from cannery.cli.output import columns, emit
 
 identity = typer.Typer(
     name="identity",
+    short_help="Your identities.",
     help="Your identities: key files in ~/.config/cannery (or CANNERY_HOME), as the icp tool reads them.",
     no_args_is_help=True,
     rich_markup_mode=None,

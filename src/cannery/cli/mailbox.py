@@ -48,9 +48,7 @@ def index_of(session: Session) -> TypedCanister:
     """Find the node's index of users."""
     found = session.agent.names().get(INDEX_NAME)
     if found is None:
-        raise Problem(
-            f"{session.agent.url} runs no users app (no canister {INDEX_NAME!r})", EXIT_FAILED
-        )
+        raise Problem(f"{session.agent.url} has no canister {INDEX_NAME!r}: no users app", EXIT_FAILED)
     return TypedCanister(session.agent, found)
 
 
@@ -74,7 +72,7 @@ def own_canister(session: Session) -> TypedCanister:
     profile = index_of(session).query_option("lookup", Profile, (Who.owner(me),))
     if profile is None:
         raise Problem(
-            f"{me} is not registered on {session.agent.url}; first: cannery register USERNAME --identity NAME",
+            f"{me} is not registered on {session.agent.url}; first: cannery register USERNAME",
             EXIT_FAILED,
         )
     return TypedCanister(session.agent, profile.canister)
@@ -111,8 +109,7 @@ def read_inbox(session: Session, since: int | None) -> Inbox:
     while cursor is not None:
         page = mailbox.query("inbox", InboxPage, (cursor, PAGE_COUNT), (nat64, nat32))
         messages.extend(page.messages)
-        if page.gap is not None:
-            gaps.append(page.gap)
+        gaps.extend(page.gaps)
         session.line.say(f"{len(messages)} messages")
         cursor = page.next
     return Inbox(messages, gaps)

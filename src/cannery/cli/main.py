@@ -54,7 +54,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors become one line on stderr."""
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="cannery", standalone_mode=False)
         sys.stdout.flush()
     except typer.Exit as done:
         return done.exit_code
@@ -78,13 +78,13 @@ def run(arguments: list[str]) -> int:
 
 def _report_usage(error: typer.TyperException) -> int:
     """Say what is wrong with the arguments, and where help is."""
-    text = str(getattr(error, "message", error)) or str(error)
-    if not text:
-        return EXIT_USAGE
     context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        print(context.get_help())
+        return EXIT_USAGE
+    format_message = getattr(error, "format_message", error.__str__)
     command = context.command_path if context is not None else "cannery"
-    format_message = getattr(error, "format_message", None)
-    complain(f"{format_message() if format_message else text} See: {command} --help")
+    complain(f"{format_message()} See: {command} --help")
     return EXIT_USAGE
 
 

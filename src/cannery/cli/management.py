@@ -85,6 +85,11 @@ class Management:
         """Bring a module to the node; return its hash."""
         return self._canister.call("cannery_module_add", bytes, (module,))
 
+    def module_bring(self, module: bytes, module_hash: bytes) -> None:
+        """Bring a module, unless the node has it: then nobody needs to be an operator."""
+        if all(info.hash != module_hash for info in self.modules()):
+            self.module_add(module)
+
     def modules(self) -> list[mt.ModuleInfo]:
         """List the modules that the node holds."""
         return self._canister.query("cannery_module_list", list[mt.ModuleInfo])

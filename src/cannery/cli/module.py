@@ -11,6 +11,7 @@ from cannery.cli.output import columns, emit, format_size, format_time
 
 module = typer.Typer(
     name="module",
+    short_help="Modules that the node holds.",
     help="Modules: code that canisters run. Operators bring it; any controller installs it by its hash.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -11,6 +11,7 @@ from cannery.cli.output import emit
 
 operator = typer.Typer(
     name="operator",
+    short_help="Operators of the node.",
     help="Operators: those who may bring modules, create canisters and mint cycles.",
     no_args_is_help=True,
     rich_markup_mode=None,

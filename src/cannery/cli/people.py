@@ -12,12 +12,17 @@ from cannery.cli.output import emit, note
 
 def add_to(app: typer.Typer) -> None:
     """Hang these commands into the tree."""
-    app.command(epilog="Example: cannery register ann --identity ann")(register)
     app.command(
+        short_help="Take a username and get a mailbox.", epilog="Example: cannery register ann --identity ann"
+    )(register)
+    app.command(
+        short_help="Send a message.",
         epilog="Examples: cannery send bob 'see you at eight' --identity ann; "
-        "date | cannery send bob - --identity ann"
+        "date | cannery send bob - --identity ann",
     )(send)
-    app.command(epilog="Example: cannery inbox --identity bob --since 12")(inbox)
+    app.command(short_help="Read your mailbox.", epilog="Example: cannery inbox --identity bob --since 12")(
+        inbox
+    )
 
 
 def register(

@@ -10,7 +10,10 @@ from cannery.cli.output import emit
 
 def add_to(app: typer.Typer) -> None:
     """Hang this command into the tree."""
-    app.command(epilog="Example: cannery trust --node http://127.0.0.1:4943")(trust)
+    app.command(
+        short_help="Believe a node that was set up anew.",
+        epilog="Example: cannery trust --node http://127.0.0.1:4943",
+    )(trust)
 
 
 def trust(node: NodeOption = DEFAULT_URL, as_json: JsonOption = False) -> None:

@@ -84,10 +84,11 @@ class MethodShape:
 
 def effective_target(canister_id: Principal, args: Sequence[object]) -> Principal | None:
     """Give the canister that a management call is about, which says where it is sent; else None."""
-    if canister_id != MANAGEMENT or not args or not isinstance(args[0], Mapping):
+    if canister_id != MANAGEMENT or not args:
         return None
+    record = args[0]
     for label in ("canister_id", "target_canister"):
-        target = args[0].get(label)
+        target = record.get(label) if isinstance(record, Mapping) else getattr(record, label, None)
         if isinstance(target, Principal):
             return target
     return None

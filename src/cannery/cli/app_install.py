@@ -1,0 +1,74 @@
+"""The apps that come with Cannery: brought to the node and kept up to its version.
+
+Through the public interface, as the operator: modules are added, the index of users is created, named and
+told which module new users get. A second start finds them there; another version upgrades the index.
+Nothing here is known to the node itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from cannery.apps.users.types import IndexSettings
+from cannery.cdk.build import BuiltModule
+from cannery.cli.building import build_source
+from cannery.cli.mailbox import INDEX_NAME
+from cannery.cli.management import Management
+from cannery.cli.typed_calls import TypedCanister
+from cannery.client.agent import Agent
+from cannery.node.source_files import read_source
+from cannery.protocol.principal import Principal
+
+APPS_FOLDER = Path(__file__).resolve().parent.parent / "apps"
+EMPTY_ARGUMENT = b"DIDL\x00\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class UsersApp:
+    """The two modules of the users app."""
+
+    index: BuiltModule
+    user: BuiltModule
+
+
+def build_users_app() -> UsersApp:
+    """Build the modules out of the sources that were installed with this version."""
+    return UsersApp(
+        build_source(read_source(str(APPS_FOLDER / "users" / "user_index.py"))),
+        build_source(read_source(str(APPS_FOLDER / "users" / "user.py"))),
+    )
+
+
+def sources_digest() -> str:
+    """Give a hash over the sources of the apps: while it stays, nothing needs to be built."""
+    digest = sha256()
+    for path in sorted(APPS_FOLDER.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(APPS_FOLDER)}:{len(content)}:".encode() + content)
+    return digest.hexdigest()
+
+
+def install_users_app(agent: Agent, app: UsersApp) -> Principal:
+    """See that the index of users runs this version and gives new users the user module; return its id."""
+    management = Management(agent)
+    for built in (app.index, app.user):
+        management.module_bring(built.module, built.hash)
+    index_id = management.names().get(INDEX_NAME)
+    if index_id is None:
+        index_id = management.create(None, None)
+        management.name_set(INDEX_NAME, index_id)
+    present = agent.module_hash(index_id)
+    if present != app.index.hash:
+        mode = "install" if present is None else "upgrade"
+        management.install(index_id, mode, app.index.hash, EMPTY_ARGUMENT)
+    _configure(TypedCanister(agent, index_id), app.user.hash)
+    return index_id
+
+
+def _configure(index: TypedCanister, user_module: bytes) -> None:
+    settings = index.query("get_settings", IndexSettings)
+    if settings.user_module != user_module:
+        wanted = IndexSettings(user_module, settings.registrations_per_minute)
+        index.call_for_effect("configure", (wanted,))

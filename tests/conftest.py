@@ -1,0 +1,92 @@
+"""What tests share: a running node per worker, nodes of one's own, and the command line against them.
+
+The `fuzz` profile of hypothesis, chosen by HYPOTHESIS_PROFILE, looks longer than the ordinary one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.node_under_test import NodeUnderTest
+
+settings.register_profile("default", max_examples=100, deadline=None)
+settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def running_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeUnderTest]:
+    """A node that serves for as long as the tests of this worker run; do not stop it."""
+    folder = tmp_path_factory.mktemp("node")
+    node = NodeUnderTest(folder / "data", folder / "home")
+    node.start()
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeUnderTest]]:
+    """Start nodes of this test's own: `start_node()`, `start_node("name", settings="[limits]...")`."""
+    nodes: dict[str, NodeUnderTest] = {}
+
+    def start(name: str = "data", settings: str = "") -> NodeUnderTest:
+        node = nodes.setdefault(name, NodeUnderTest(tmp_path / name, tmp_path / "home", settings=settings))
+        node.start()
+        return node
+
+    yield start
+    for node in nodes.values():
+        node.close()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The one line on standard error that a failure gives."""
+        lines = [line for line in self.err.splitlines() if line.startswith("cannery: ")]
+        assert len(lines) == 1, self.err
+        return lines[0].removeprefix("cannery: ")
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Run `cannery` in this process: `cli("inbox", "--json", node=node, stdin="...")`."""
+    from cannery.cli.main import run
+
+    for name in ("CANNERY_URL", "CANNERY_DATA", "CANNERY_IDENTITY", "CANNERY_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CANNERY_HOME", str(tmp_path / "cli-home"))
+
+    def call(*arguments: str, node: NodeUnderTest | None = None, stdin: str = "") -> Ran:
+        if node is not None:
+            monkeypatch.setenv("CANNERY_URL", node.url)
+            monkeypatch.setenv("CANNERY_DATA", str(node.data))
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        capfd.readouterr()
+        code = run(list(arguments))
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return call
