@@ -115,7 +115,7 @@ REFUSED: list[tuple[str, tuple[ct.Type, ...], str]] = [
     (r"DIDL\01\6b\02\00\7f\01\7f\01\00\01", (ct.variant_of({"_0_": ct.Null()}),), "not known"),
     (r"DIDL\01\6d\7c\01\00\01\01", (ct.Vec(ct.Int8()),), "argument 0: int is not a subtype of int8"),
     (r"DIDL\01\6d\7e\01\00\80\94\eb\dc\03\00\00\00", (ct.Vec(ct.Bool()),), "past the end"),
-    (r"DIDL\00\01\68\00\03\ca\ff\ee", (ct.PrincipalType(),), "principal"),
+    (r"DIDL\00\01\68\00\03\ca\ff\ee", (ct.PrincipalType(),), "opaque"),
     (r"DIDL\00\01\68\01\1e" + r"\00" * 30, (ct.PrincipalType(),), "29"),
     (r"DIDL\00\01\68\01\03\ca\ff\ee", (ct.Service(),), "principal is not a subtype of service"),
     (r"DIDL\00\01\68\01\80\94\eb\dc\03Motoko", (ct.PrincipalType(),), "past the end"),
@@ -178,7 +178,7 @@ MISFITS: list[tuple[ct.Type, object, str]] = [
 def test_encoders_say_where_a_value_does_not_fit(t: ct.Type, value: object, reason: str) -> None:
     with pytest.raises(CandidError, match=f"^{reason}"):
         encoder((t,))((value,))
-    with pytest.raises(CandidError, match="^value"):
+    with pytest.raises(CandidError, match=r"^value"):
         value_encoder(t)(value)
 
 
@@ -251,7 +251,8 @@ def test_coercion_never_fails_between_subtypes(wider: ct.Type, typed: tuple[ct.T
     except CandidError as error:
         # `type t = opt t` is a supertype of every type and yet reads none that is no option: so says the
         # specification's own test, "parsing (true : bool) at fix opt fails".
-        assert not is_subtype(t, wider) or "nested" in str(error)
+        if is_subtype(t, wider) and "nested" not in str(error):
+            raise
         return
     assert decoder((wider,))(encoder((wider,))(values)) == values
 

@@ -243,7 +243,7 @@ def test_odd_names_round_trip() -> None:
 def test_a_class_takes_no_other() -> None:
     with pytest.raises(CandidError, match="dict is not a Entry"):
         encoder((type_of(Entry),))(({"author": ANN},))
-    with pytest.raises(CandidError, match="argument 0.reply.at_ns: 'x' is not a nat64"):
+    with pytest.raises(CandidError, match=r"argument 0\.reply\.at_ns: 'x' is not a nat64"):
         encoder((type_of(Entry),))((Entry(ANN, 1, "x", Entry(ANN, "x", "")),))  # type: ignore[arg-type]
     with pytest.raises(CandidError, match="is not a Outcome"):
         encoder((type_of(Outcome),))((Variant("full"),))
@@ -346,14 +346,10 @@ type List = opt record { nat; List };
 type Page = record { items : vec record { id : nat; class : text }; next : opt Callback; opt2 : opt opt nat };
 type Callback = func (Page, opt nat32) -> (Page) query;
 type Names = vec text;
-type Wide = record { names : Names; raw : blob; list : List; 7 : nat8; "to be" : reserved; self : service { m : () -> () } };
-type Keys = variant { tag; value : nat; "not-found"; str : text };
-service : (Names) -> {
-  get : (Tree, text : Wide) -> (Page, Keys) query;
-  "odd name" : () -> ();
-  class : () -> ();
-  make : (record { inner : variant { a; b } }) -> () oneway;
-}
+type Wide = record { names : Names; raw : blob; list : List; 7 : nat8; "to be" : reserved; self : service { m
+: () -> () } }; type Keys = variant { tag; value : nat; "not-found"; str : text }; service : (Names) -> { get
+: (Tree, text : Wide) -> (Page, Keys) query; "odd name" : () -> (); class : () -> (); make : (record { inner :
+variant { a; b } }) -> () oneway; }
 """
 
 

@@ -1,7 +1,7 @@
 """Candid, the interface language of canisters: types, wire format, text, interface files, Python hints.
 
-Candid specification (dfinity/candid, spec/Candid.md). What authors write hints with is in `python`; types as values are
-in `types`; `codec` encodes and decodes. Nothing here knows of canisters or messages.
+Candid specification (dfinity/candid, spec/Candid.md). What authors write hints with is in `python`; types as
+values are in `types`; `codec` encodes and decodes. Nothing here knows of canisters or messages.
 """
 
 from cannery.candid import types

@@ -1,7 +1,7 @@
 """The reason why a Python value is not of a Candid type, and where.
 
-Encoders test as little as they can while they write; when one fails, this module walks the value again and finds the
-path that does not fit, such as `argument 0.author: 'bob' is not a principal`. It encodes nothing.
+Encoders test as little as they can while they write; when one fails, this module walks the value again and
+finds the path that does not fit, such as `argument 0.author: 'bob' is not a principal`. It encodes nothing.
 """
 
 from __future__ import annotations

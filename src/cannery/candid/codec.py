@@ -1,9 +1,9 @@
 """Encoders and decoders of messages and of single values, compiled once per type.
 
-Candid specification, section "Binary Format". A decoder whose message begins with the very header that it expects goes
-straight to generated source; so does one whose header differs in form alone (another order of the type table). Any
-other header is compiled to a coercion, and the last of them are kept. All functions raise `CandidError` and nothing
-else for input that they do not accept.
+Candid specification, section "Binary Format". A decoder whose message begins with the very header that it
+expects goes straight to generated source; so does one whose header differs in form alone (another order of
+the type table). Any other header is compiled to a coercion, and the last of them are kept. All functions
+raise `CandidError` and nothing else for input that they do not accept.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class _MessageDecoder:
     def decode(self, data: bytes) -> tuple[object, ...]:
         """Decode one message.
 
-        A header says itself where it ends, so no header is the beginning of another: comparing the first bytes of a
-        message with the headers known is enough to recognise one.
+        A header says itself where it ends, so no header is the beginning of another: comparing the first
+        bytes of a message with the headers known is enough to recognise one.
         """
         if data.__class__ is not bytes:
             data = _as_bytes(data)
@@ -134,7 +134,8 @@ class _MessageDecoder:
 
 
 def _coercion(wire: Graph, expected: Graph) -> _Values:
-    """Compile the coercion of a message's arguments: like a tuple, surplus ones ignored, missing ones null."""
+    """Compile the coercion of a message's arguments: like a tuple, surplus ones ignored, missing ones
+    null."""
     coercion = Coercion(wire, expected)
     readers: list[Reader] = []
     for place, ref in enumerate(wire.roots):

@@ -1,10 +1,11 @@
 """Decoding of values written with one type and read at another.
 
-Candid specification, sections "Coercion" and "Deserialisation". Types from the wire are a stranger's, so they are
-turned into closures, which cost little to make; the types that this process itself expects get generated source
-instead (`decoder_source`). See `read` for what a reader is.
+Candid specification, sections "Coercion" and "Deserialisation". Types from the wire are a stranger's, so they
+are turned into closures, which cost little to make; the types that this process itself expects get generated
+source instead (`decoder_source`). See `read` for what a reader is.
 
-A value that is well formed and does not fit raises `CoercionError`; the nearest option around it reads as null.
+A value that is well formed and does not fit raises `CoercionError`; the nearest option around it reads as
+null.
 """
 
 from __future__ import annotations

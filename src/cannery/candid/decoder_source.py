@@ -1,11 +1,11 @@
 """Generation of decoders for values of those types that this process expects.
 
-Candid specification, section "Memory". The generated functions do what `coerce` does where the wire type equals the
-expected one, with the same checks and the same charges; tests hold the two against each other. Reading of other wire
-types is the business of `coerce`.
+Candid specification, section "Memory". The generated functions do what `coerce` does where the wire type
+equals the expected one, with the same checks and the same charges; tests hold the two against each other.
+Reading of other wire types is the business of `coerce`.
 
-A slice that runs past the end is short and moves the position past it: the next read, or the test at the very end of
-the message, refuses. So text, blobs and principals are not tested one by one.
+A slice that runs past the end is short and moves the position past it: the next read, or the test at the very
+end of the message, refuses. So text, blobs and principals are not tested one by one.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class _Generator:
         out = self.out
         with out.block("def decode(data, pos):"):
             out.add("size = len(data)")
-            out.add("meter = new_meter(size)")
+            out.add("meter = None")
+            metered = len(out.lines) - 1
             out.add("depth = 0")
             values = [out.name() for _ in self.graph.roots]
             with out.block("try:"):
@@ -142,6 +143,8 @@ class _Generator:
             out.add(f"return {values[0]}" if single else f"return ({''.join(v + ', ' for v in values)})")
         while self.todo:
             self.function(self.todo.pop())
+        if any("charge(" in line for line in out.lines):
+            out.lines[metered] = out.lines[metered].replace("None", "new_meter(size)")
         return out.compile("decode")
 
     def function(self, ref: int) -> None:
@@ -156,7 +159,8 @@ class _Generator:
             out.add(f"return {value}, pos")
 
     def read(self, ref: int, value: str, level: int) -> None:
-        """Write what reads a value of the type into the variable `value`; `level` counts nodes in this function."""
+        """Write what reads a value of the type into the variable `value`; `level` counts nodes in this
+        function."""
         if self.measures.of(ref) is None:
             self.out.add(f"raise refuse_type({describe(self.graph, ref)!r}, pos)")
         elif ref < 0:
@@ -210,13 +214,13 @@ class _Generator:
 
     def principal(self, value: str) -> None:
         out = self.out
-        with out.block("if data[pos] != 1:"):
-            out.add("raise refuse_byte('principal', data[pos], pos + 1)")
-        out.add("end = pos + 2 + data[pos + 1]")
-        with out.block("if data[pos + 1] > 29:"):
+        out.add("end = data[pos + 1]")
+        with out.block("if data[pos] != 1 or end > 29:"):
             out.add(f"{value}, pos = read_principal(data, pos)")
         with out.block("else:"):
-            out.add(f"{value} = principal_of(data[pos + 2 : end])")
+            out.add("pos += 2")
+            out.add("end += pos")
+            out.add(f"{value} = principal_of(data[pos:end])")
             out.add("pos = end")
 
     def fixed(self, refs: list[int], values: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Interface files: parsing, printing, and the check that one interface can replace another.
 
-Candid specification, sections "Core Grammar", "Type Definitions" and "Interfaces". Imports are refused: an interface
-here is one file. Types of an `Interface` come out closed, ready for `codec` and `subtype`.
+Candid specification, sections "Core Grammar", "Type Definitions" and "Interfaces". Imports are refused: an
+interface here is one file. Types of an `Interface` come out closed, ready for `codec` and `subtype`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Docs = Mapping[str, tuple[str, ...]]
 class Interface:
     """What a canister offers: type definitions, init arguments, and a service.
 
-    `open_init_args` and `open_service` refer to `definitions` by name; the properties give them closed. `docs` are the
-    comment lines above methods and types (under `type NAME`). A file without a service has `open_service` None; one
-    whose canister takes no init arguments has none.
+    `open_init_args` and `open_service` refer to `definitions` by name; the properties give them closed.
+    `docs` are the comment lines above methods and types (under `type NAME`). A file without a service has
+    `open_service` None; one whose canister takes no init arguments has none.
     """
 
     definitions: ct.Env
@@ -54,9 +54,11 @@ class Interface:
         init_arg_names: Sequence[str | None] = (),
         docs: Mapping[str, str] | None = None,
     ) -> Interface:
-        """Make an interface out of closed types; named ones become definitions, under their names where possible.
+        """Make an interface out of closed types; named ones become definitions, under their names where
+        possible.
 
-        `docs` holds the text to stand above methods. Init arguments of None mean that the canister takes none.
+        `docs` holds the text to stand above methods. Init arguments of None mean that the canister takes
+        none.
         """
         lift = _Lift()
         service = ct.Service(tuple((name, lift.open(f)) for name, f in methods.items()))

@@ -1,8 +1,8 @@
 """Generation of encoders for values.
 
-Candid specification, section "Memory". An encoder appends pieces of bytes to a list and joins them once. It tests what
-the writing itself would not notice (a bool where a number stands, a `str` where a list stands); any failure is
-explained afterwards by `check`.
+Candid specification, section "Memory". An encoder appends pieces of bytes to a list and joins them once. It
+tests what the writing itself would not notice (a bool where a number stands, a `str` where a list stands);
+any failure is explained afterwards by `check`.
 """
 
 from __future__ import annotations

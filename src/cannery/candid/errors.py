@@ -1,7 +1,7 @@
 """The one error of this room.
 
-Encoders, decoders and parsers of Candid raise `CandidError` and nothing else for input they do not accept. This
-module decides nothing; it only names.
+Encoders, decoders and parsers of Candid raise `CandidError` and nothing else for input they do not accept.
+This module decides nothing; it only names.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Types as a graph: the form that the wire has, and that every algorithm of this room works on.
 
-Candid specification, section "Types" of "Binary Format". A reference to a type is a number: negative for a primitive
-type (its opcode), else the index of a node. `graph_of` turns types into a graph, `reduce_graph` merges equal nodes
-(recursive ones included) and numbers the rest in the order in which they are met: the canonical form. Nothing here
-recurses, so depth costs no stack.
+Candid specification, section "Types" of "Binary Format". A reference to a type is a number: negative for a
+primitive type (its opcode), else the index of a node. `graph_of` turns types into a graph, `reduce_graph`
+merges equal nodes (recursive ones included) and numbers the rest in the order in which they are met: the
+canonical form. Nothing here recurses, so depth costs no stack.
 """
 
 from __future__ import annotations
@@ -315,7 +315,8 @@ def _equal_classes(nodes: tuple[Node, ...]) -> list[int]:
 
 
 def equal_structure(first: Graph, second: Graph) -> bool:
-    """Tell whether the roots of two graphs are equal types, whatever names, bindings and numbering they have."""
+    """Tell whether the roots of two graphs are equal types, whatever names, bindings and numbering they
+    have."""
     if len(first.roots) != len(second.roots):
         return False
     todo = list(zip(first.roots, second.roots, strict=True))

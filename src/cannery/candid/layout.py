@@ -1,7 +1,8 @@
 """A printer that breaks lines where they become too long.
 
-After Wadler's "A prettier printer": a document is text, possible line breaks, indentation and groups; a group stands on
-one line if what remains of the line holds it, else all its own breaks become line ends. It knows nothing of Candid.
+After Wadler's "A prettier printer": a document is text, possible line breaks, indentation and groups; a group
+stands on one line if what remains of the line holds it, else all its own breaks become line ends. It knows
+nothing of Candid.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A possible line break; `flat` stands there instead when its group is on one line, `broken` before a line end."""
+    """A possible line break; `flat` stands there instead when its group is on one line, `broken` before a
+    line end."""
 
     flat: str
     broken: str = ""
@@ -58,7 +60,8 @@ def join(*parts: Doc) -> Doc:
 
 
 def enclose(left: str, items: Sequence[Doc], separator: str, right: str, *, space: str = "") -> Doc:
-    """Put items between brackets: on one line, or each on its own, then with a separator after the last as well."""
+    """Put items between brackets: on one line, or each on its own, then with a separator after the last as
+    well."""
     if not items:
         return left + right
     inner: list[Doc] = [Line(space)]

@@ -1,8 +1,8 @@
 """LEB128 and SLEB128, the variable-length numbers of Candid.
 
-Candid specification, section "Notation". Decoders take overlong forms, as the specification does, but no number of
-more than `CANDID_NUMBER_SIZE_BYTES_MAX` bytes. They raise `IndexError` where the bytes end early: the decoders above
-turn it into `CandidError` once per message instead of testing before each byte.
+Candid specification, section "Notation". Decoders take overlong forms, as the specification does, but no
+number of more than `CANDID_NUMBER_SIZE_BYTES_MAX` bytes. They raise `IndexError` where the bytes end early:
+the decoders above turn it into `CandidError` once per message instead of testing before each byte.
 """
 
 from __future__ import annotations

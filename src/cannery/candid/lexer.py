@@ -1,7 +1,7 @@
 """Words, numbers, texts and signs of Candid's two text languages: interface files and values.
 
-Candid specification, sections "Comments", "Names" and "Values". Comments are dropped, except that the `//` lines right
-above a token are kept with it: they document methods and types. Nothing is parsed here.
+Candid specification, sections "Comments", "Names" and "Values". Comments are dropped, except that the `//`
+lines right above a token are kept with it: they document methods and types. Nothing is parsed here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How small and how laborious the values of a type can be: what decoders must know before they loop.
 
-Candid specification, "Note on implementation" of section "Deserialisation". A value may cost work without having bytes
-(`vec null`, records of nulls): `Measure.weight` counts such steps, `Measure.size` is a lower bound of the bytes, and a
-type that no finite value inhabits (`type t = record { t }`) has no measure at all. Decoders charge work that the bytes
-do not pay for to a meter, one number in a list, which ends below zero.
+Candid specification, "Note on implementation" of section "Deserialisation". A value may cost work without
+having bytes (`vec null`, records of nulls): `Measure.weight` counts such steps, `Measure.size` is a lower
+bound of the bytes, and a type that no finite value inhabits (`type t = record { t }`) has no measure at all.
+Decoders charge work that the bytes do not pay for to a meter, one number in a list, which ends below zero.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _FIXED_SIZES = {"b": 1, "h": 2, "i": 4, "q": 8, "f": 4, "d": 8}
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The least bytes of a value, and the most steps that cost no bytes (contents of opt, vec and variant apart)."""
+    """The least bytes of a value, and the most steps that cost no bytes (contents of opt, vec and variant
+    apart)."""
 
     size: int
     weight: int

@@ -1,7 +1,7 @@
 """Python hints as Candid types.
 
-Candid specification, section "Data"; the table of hints stands in `type_of`. Classes come from `record`; the way back,
-from an interface to Python source, is `hints_source`. Nothing here encodes.
+Candid specification, section "Data"; the table of hints stands in `type_of`. Classes come from `record`; the
+way back, from an interface to Python source, is `hints_source`. Nothing here encodes.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def func_of(args: tuple[object, ...], results: tuple[object, ...], *modes: str) 
 
 
 def service_of(methods: Mapping[str, FuncOf]) -> ServiceOf:
-    """Say which interface a reference refers to: `Annotated[ServiceRef, service_of({"get": func_of(...)})]`."""
+    """Say which interface a reference refers to: `Annotated[ServiceRef, service_of({"get":
+    func_of(...)})]`."""
     return ServiceOf(tuple(methods.items()))
 
 
@@ -150,11 +151,11 @@ _PLAIN: dict[object, ct.Type] = {
 def type_of(hint: object, namespace: Mapping[str, object] | None = None) -> ct.Type:
     """Return the closed Candid type of a Python hint.
 
-    `bool`, `int`, `nat`, `nat8` to `nat64`, `int8` to `int64`, `float` (float64), `float32`, `str` (text), `bytes`
-    (blob), `None` (null), `Principal`, `reserved`, `empty`; `X | None` (opt X), `Some[X] | None` (opt X where X is
-    nullable itself); `list[X]` (vec X), `tuple[X, Y]` (record { X; Y }), `dict[K, V]` (vec record { K; V });
-    classes of `@record` and `@variant`; `FuncRef`, `ServiceRef`; `Annotated[X, t]` with a Candid type `t`. Text is
-    looked up in `namespace`. Raise `CandidError` for anything else.
+    `bool`, `int`, `nat`, `nat8` to `nat64`, `int8` to `int64`, `float` (float64), `float32`, `str` (text),
+    `bytes` (blob), `None` (null), `Principal`, `reserved`, `empty`; `X | None` (opt X), `Some[X] | None` (opt
+    X where X is nullable itself); `list[X]` (vec X), `tuple[X, Y]` (record { X; Y }), `dict[K, V]` (vec
+    record { K; V }); classes of `@record` and `@variant`; `FuncRef`, `ServiceRef`; `Annotated[X, t]` with a
+    Candid type `t`. Text is looked up in `namespace`. Raise `CandidError` for anything else.
     """
     if namespace is None:
         try:
@@ -170,8 +171,8 @@ def bind(
     """Read the hints of a function as the signature of a method.
 
     The first `skip` parameters (such as `self` and `ctx`) are left out. `-> None` has no results, `->
-    Results[tuple[X, Y]]` has two, any other hint is one. Names are looked up in the function's module, and before that
-    in `namespace`.
+    Results[tuple[X, Y]]` has two, any other hint is one. Names are looked up in the function's module, and
+    before that in `namespace`.
     """
     names = {**getattr(function, "__globals__", {}), **(namespace or {})}
     parameters = list(inspect.signature(function).parameters.values())[skip:]

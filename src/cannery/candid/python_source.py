@@ -1,7 +1,7 @@
 """Python source for an interface: classes and aliases for its types, and a protocol for its methods.
 
-The way back from `python`. A client's author generates it from a `.did` and imports it; `python.type_of` of what it
-defines gives types of the same structure as the interface's own.
+The way back from `python`. A client's author generates it from a `.did` and imports it; `python.type_of` of
+what it defines gives types of the same structure as the interface's own.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ from cannery.candid.python import (
 def hints_source(interface: Interface, service_name: str = "Service") -> str:
     """Return a Python module with a class or alias for each type, and a protocol for the service.
 
-    A type that is recursive without any record or variant, such as `type t = vec t`, has no hint: `CandidError`.
+    A type that is recursive without any record or variant, such as `type t = vec t`, has no hint:
+    `CandidError`.
     """
     return _Writer(interface, service_name).module()
 

@@ -1,9 +1,10 @@
 # ruff: noqa: ARG001 - readers and skippers share one signature, whatever each needs of it
 """Readers of single values: primitive types, references, counts and raw bytes.
 
-Candid specification, section "Memory". A reader takes (data, position, depth, meter) and returns (value, position); a
-skipper returns the position. Both raise `CandidError`, or one of `ENDS_EARLY` where the bytes end: whoever calls the
-outermost reader turns those into `CandidError`. Composite values are read in `coerce` and skipped in `skip`.
+Candid specification, section "Memory". A reader takes (data, position, depth, meter) and returns (value,
+position); a skipper returns the position. Both raise `CandidError`, or one of `ENDS_EARLY` where the bytes
+end: whoever calls the outermost reader turns those into `CandidError`. Composite values are read in `coerce`
+and skipped in `skip`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Reader: TypeAlias = Callable[[bytes, int, int, list[int]], tuple[object, int]]
 Skipper: TypeAlias = Callable[[bytes, int, int, list[int]], int]
 
 ENDS_EARLY = (IndexError, struct_error, UnicodeDecodeError, RecursionError)
-"""What reading past the end, or text that is not UTF-8, raises inside a reader; RecursionError where the caller
-itself stands so deep that less than `CANDID_VALUE_DEPTH_LEVELS_MAX` frames are left."""
+"""What reading past the end, or text that is not UTF-8, raises inside a reader; RecursionError where the
+caller itself stands so deep that less than `CANDID_VALUE_DEPTH_LEVELS_MAX` frames are left."""
 
 _DEPTH_SLACK_LEVELS = 8
 

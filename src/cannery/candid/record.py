@@ -1,7 +1,7 @@
 """`@record` and `@variant`: Python classes whose instances are values of Candid records and variants.
 
-Candid specification, sections "Records" and "Variants". A record is a frozen dataclass with slots: in Python its fields
-keep the order of their declaration, on the wire they go by the hash of their names.
+Candid specification, sections "Records" and "Variants". A record is a frozen dataclass with slots: in Python
+its fields keep the order of their declaration, on the wire they go by the hash of their names.
 
 A variant is declared by its cases, and made by calling them:
 
@@ -16,8 +16,8 @@ A variant is declared by its cases, and made by calling them:
         case "ok":
             print(done.ok + 1)      # the value of the case that it is, with the type of the hint
 
-Hints are resolved when a type is first asked for (`hints.type_of`), so that classes may refer to themselves and to
-later ones; here nothing looks at them.
+Hints are resolved when a type is first asked for (`hints.type_of`), so that classes may refer to themselves
+and to later ones; here nothing looks at them.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def case(*, name: str) -> Case[T]:
 def variant(cls: type[T]) -> type[T]:
     """Make a class with annotated cases a Candid variant; let it inherit from `Variant`.
 
-    A case is hinted `Case[X]`, with `Case[None]` for one without value. A plain hint `X` works as well, and type
-    checkers then do not know how to call it.
+    A case is hinted `Case[X]`, with `Case[None]` for one without value. A plain hint `X` works as well, and
+    type checkers then do not know how to call it.
     """
     cases = {}
     for attribute in inspect.get_annotations(cls):
@@ -145,7 +145,8 @@ def field_labels(cls: type) -> dict[str, str]:
 
 
 def _namespace_of_caller(cls: type) -> dict[str, object]:
-    """Return the names that the decorated class can refer to: those of its module, or of its function so far."""
+    """Return the names that the decorated class can refer to: those of its module, or of its function so
+    far."""
     frame = inspect.currentframe()
     outer = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
     if outer is None:

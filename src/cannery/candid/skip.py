@@ -1,7 +1,7 @@
 """Skipping of values that nobody reads, with every check that reading them would make.
 
-Candid specification, sections "Coercion" (surplus fields and arguments) and "Deserialisation of future types". See
-`read` for what a skipper is.
+Candid specification, sections "Coercion" (surplus fields and arguments) and "Deserialisation of future
+types". See `read` for what a skipper is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Python source under construction: what both generators of codecs share.
 
-Closures per type cost a call and a tuple for each field; generated source reads and writes the fields of a record in
-one function, which measured two to three times as fast. So codecs of those types that a process itself expects are
-generated and compiled once per type. Nothing from a type enters the source as text, except numbers, attribute names of
-Python classes, and labels through `repr`; everything else is passed in as a constant.
+Closures per type cost a call and a tuple for each field; generated source reads and writes the fields of a
+record in one function, which measured two to three times as fast. So codecs of those types that a process
+itself expects are generated and compiled once per type. Nothing from a type enters the source as text, except
+numbers, attribute names of Python classes, and labels through `repr`; everything else is passed in as a
+constant.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""The subtype relation: which values can stand where others are expected, and which interface can replace another.
+"""The subtype relation: which values can stand where others are expected, and which interface can replace
+another.
 
-Candid specification, section "Upgrading and Subtyping". The relation is a conjunction throughout, so it is decided by
-a worklist over pairs of types, each visited once: recursion of types costs no recursion of ours, and the number of
-pairs is bounded. `explain_subtype` gives the paths that differ; `explain_loss` those that are legal and still read
-every old value as null, because an option changed its content ("Implementations ... are encouraged to warn").
+Candid specification, section "Upgrading and Subtyping". The relation is a conjunction throughout, so it is
+decided by a worklist over pairs of types, each visited once: recursion of types costs no recursion of ours,
+and the number of pairs is bounded. `explain_subtype` gives the paths that differ; `explain_loss` those that
+are legal and still read every old value as null, because an option changed its content ("Implementations ...
+are encouraged to warn").
 """
 
 from __future__ import annotations

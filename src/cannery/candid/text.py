@@ -1,8 +1,9 @@
 """The text format of values: `("x", 3 : nat64, record { a = 1 })`.
 
-Candid specification, section "Values". Printing follows the style of `didc` and `icp`. Parsing first reads the shape
-(`text_syntax`), then fits it to the types that are given, or to those it infers: numbers without a type are `int`,
-numbers with a point `float64`. Beyond the specification, `inf`, `-inf` and `nan` are numbers, because floats print so.
+Candid specification, section "Values". Printing follows the style of `didc` and `icp`. Parsing first reads
+the shape (`text_syntax`), then fits it to the types that are given, or to those it infers: numbers without a
+type are `int`, numbers with a point `float64`. Beyond the specification, `inf`, `-inf` and `nan` are numbers,
+because floats print so.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def _infer(shape: Shape) -> ct.Type:
 
 
 def _common(first: ct.Type, second: ct.Type) -> ct.Type:
-    """Return the type of a vector's elements that seem to have two: null and opt, other cases, empty vectors."""
+    """Return the type of a vector's elements that seem to have two: null and opt, other cases, empty
+    vectors."""
     if first == second or isinstance(second, ct.Empty):
         return first
     match first, second:

@@ -1,8 +1,8 @@
 """Printing of values in the style of `didc` and `icp`.
 
-Candid specification, section "Values". Numbers and nulls carry their types, digits stand in groups of three, a blob of
-plain characters shows them, and a vector of more than ten elements stays on one line. The values have been checked to
-be of their types.
+Candid specification, section "Values". Numbers and nulls carry their types, digits stand in groups of three,
+a blob of plain characters shows them, and a vector of more than ten elements stays on one line. The values
+have been checked to be of their types.
 """
 
 from __future__ import annotations

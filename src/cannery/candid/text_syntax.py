@@ -1,7 +1,7 @@
 """The shapes of values in text, before they meet their types.
 
-Candid specification, section "Values" with its shorthands. A shape says what was written, such as a number without
-knowing whether it is a `nat8` or an `int`; `text` fits shapes to types.
+Candid specification, section "Values" with its shorthands. A shape says what was written, such as a number
+without knowing whether it is a `nat8` or an `int`; `text` fits shapes to types.
 """
 
 from __future__ import annotations

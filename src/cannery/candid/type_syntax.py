@@ -1,7 +1,7 @@
 """Types in Candid's text: parsing and printing of type expressions.
 
-Candid specification, section "Core Grammar" with its shorthands. Names stay open references (`types.Ref`); whole files
-are the business of `did`.
+Candid specification, section "Core Grammar" with its shorthands. Names stay open references (`types.Ref`);
+whole files are the business of `did`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Candid types as values.
 
-Candid specification, sections "Core Grammar", "Data" and "Type Definitions". Every type is frozen and hashable. A
-recursive or named type is a reference: `Ref(name)` is open, to be looked up in the definitions around it; `Rec(name,
-env)` is closed, it brings its definitions along. A type without an open `Ref` stands for itself.
+Candid specification, sections "Core Grammar", "Data" and "Type Definitions". Every type is frozen and
+hashable. A recursive or named type is a reference: `Ref(name)` is open, to be looked up in the definitions
+around it; `Rec(name, env)` is closed, it brings its definitions along. A type without an open `Ref` stands
+for itself.
 
-A record or variant may be bound to a Python class (`bound`), and a vector of pairs to `dict`: decoders then make
-instances of it. The binding takes part in equality; `wire.encode_type` gives the bytes that are equal for equal
-structures, whatever the names and bindings. This module knows no bytes and no text.
+A record or variant may be bound to a Python class (`bound`), and a vector of pairs to `dict`: decoders then
+make instances of it. The binding takes part in equality; `wire.encode_type` gives the bytes that are equal
+for equal structures, whatever the names and bindings. This module knows no bytes and no text.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeAlias
 
 from cannery.candid.errors import CandidError
@@ -163,7 +165,8 @@ class Field:
     def label(self) -> str:
         """The key of this field in Python: its name, or `_N_` for number N.
 
-        A name that looks like such a key, or like a name in quotes, stands in quotes, so that keys stay distinct.
+        A name that looks like such a key, or like a name in quotes, stands in quotes, so that keys stay
+        distinct.
         """
         if self.name is None:
             return f"_{self.id}_"
@@ -281,7 +284,8 @@ class Env:
 
 @dataclass(frozen=True, slots=True)
 class Rec:
-    """The type called `name` in `env`: a closed type that may be recursive, and that printers show by its name."""
+    """The type called `name` in `env`: a closed type that may be recursive, and that printers show by its
+    name."""
 
     name: str
     env: Env
@@ -392,7 +396,7 @@ def children(t: Type) -> tuple[Type, ...]:
 
 def _sorted_fields(fields: tuple[Field, ...], what: str) -> tuple[Field, ...]:
     ordered = tuple(sorted(fields, key=lambda f: f.id))
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if before.id == after.id:
             raise CandidError(
                 f"two fields of a {what} have number {before.id}: {before.label}, {after.label}"

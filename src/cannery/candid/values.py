@@ -1,7 +1,7 @@
 """Python forms of those Candid values that Python has no type for.
 
-Candid specification, sections "Options", "Variants" and "References". Numbers, text, blobs, vectors and records use
-Python's own types; the classes that authors declare are in `record` and `variant`.
+Candid specification, sections "Options", "Variants" and "References". Numbers, text, blobs, vectors and
+records use Python's own types; the classes that authors declare are in `record` and `variant`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Some(Generic[T]):
     """Hold the value of an option whose content may be null itself.
 
-    `opt nat` is `None | int`. Where the content is `opt`, `null` or `reserved`, a present value is wrapped, so that
-    `opt opt nat` tells `None` (null), `Some(None)` (opt null) and `Some(3)` (opt opt 3) apart.
+    `opt nat` is `None | int`. Where the content is `opt`, `null` or `reserved`, a present value is wrapped,
+    so that `opt opt nat` tells `None` (null), `Some(None)` (opt null) and `Some(3)` (opt opt 3) apart.
     """
 
     value: T
@@ -29,8 +29,9 @@ class Some(Generic[T]):
 class Variant:
     """One case of a variant: its tag and its value (`None` for a case without one).
 
-    Variants without a Python class of their own decode to this class; those declared with `@variant` are subclasses.
-    An unnamed case has the tag `_N_`, N being its number. Instances are immutable, equal by class, tag and value.
+    Variants without a Python class of their own decode to this class; those declared with `@variant` are
+    subclasses. An unnamed case has the tag `_N_`, N being its number. Instances are immutable, equal by
+    class, tag and value.
     """
 
     __slots__ = ("tag", "value")

@@ -1,8 +1,8 @@
 """Types on the wire: the type table, message headers, and standalone types.
 
-Candid specification, sections "Types" and "Parameters and Results" of "Binary Format", and "Deserialisation of future
-types". `encode_type` is canonical: equal structures give equal bytes, whatever names and Python classes they carry.
-Values are the business of `codec`.
+Candid specification, sections "Types" and "Parameters and Results" of "Binary Format", and "Deserialisation
+of future types". `encode_type` is canonical: equal structures give equal bytes, whatever names and Python
+classes they carry. Values are the business of `codec`.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def decode_type(data: bytes) -> ct.Type:
 def types_of_graph(graph: Graph) -> tuple[ct.Type, ...]:
     """Turn the roots of a graph into closed types.
 
-    Nodes that are met more than once get a name (`t0`, `t1` and so on, by their index) in a common environment, so
-    that the result is never larger than the graph.
+    Nodes that are met more than once get a name (`t0`, `t1` and so on, by their index) in a common
+    environment, so that the result is never larger than the graph.
     """
     met = [0] * len(graph.nodes)
     for ref in graph.roots + tuple(ref for node in graph.nodes for ref in node_refs(node)):
@@ -115,7 +115,8 @@ def types_of_graph(graph: Graph) -> tuple[ct.Type, ...]:
 
 
 def _named_nodes(graph: Graph, met: list[int]) -> list[int]:
-    """Pick the nodes that need a name: met more than once, or too far from the last name for a nested type."""
+    """Pick the nodes that need a name: met more than once, or too far from the last name for a nested
+    type."""
     picked = [index for index, count in enumerate(met) if count > 1]
     if len(graph.nodes) > 50:
         picked.extend(index for index in range(len(graph.nodes)) if met[index] == 1)
