@@ -14,7 +14,7 @@ from cannery.cli.mailbox import register_user, send_text
 from cannery.cli.node_run import RunningNode
 from cannery.cli.output import Progress
 from cannery.cli.session import Session
-from cannery.cli.typed_calls import TypedCanister
+from cannery.client.actor import open_actor
 from cannery.client.agent import Agent
 from cannery.client.identity_store import IdentityStore
 from cannery.node.source_files import read_source
@@ -62,7 +62,7 @@ def _play(node: RunningNode, store: IdentityStore, operator: Agent) -> Iterator[
     built = build_source(read_source(str(Path(__file__).with_name("demo_book.py"))))
     book = install_named(Session(operator, line), built, BOOK_NAME, b"DIDL\x00\x00").canister_id
     for session, text in zip(sessions.values(), ENTRIES, strict=False):
-        TypedCanister(session.agent, book).call("sign", int, (text,))
+        open_actor(session.agent, book).sign(text)
     yield f"{BOOK_NAME}  {book}"
     for session in sessions.values():
         session.agent.close()
