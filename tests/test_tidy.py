@@ -19,7 +19,7 @@ ASYNC_ROOMS = {"node", "client", "cli"}
 # The doors: around a canister's run (and the loading of its module), and around an HTTP request. The store's engine
 # has no error class of its own: its errors are translated at one place. Nothing else catches everything.
 CATCH_ALL_DOORS = {
-    "replica/execute.py": 1,
+    "replica/run.py": 1,
     "node/gateway/app.py": 1,
     "node/python_runtime.py": 1,
     "node/store_rocksdb.py": 1,

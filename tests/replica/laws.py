@@ -65,7 +65,7 @@ def check_memory(reader: StoreReader) -> None:
 
 
 def check_counts(reader: StoreReader) -> None:
-    """Counters in accounts equal the records that they count; everyone with messages stands in the ring once."""
+    """Counters equal the records that they count; whoever has messages stands in the ring once."""
     waiting: dict[bytes, int] = {}
     for key, _ in reader.scan(*keys.space_range(keys.QUEUES)):
         owner = keys.owner_of(key)

@@ -152,7 +152,9 @@ def test_what_changed_after_admission_is_rejected_in_the_round() -> None:
     calls = [world.ingress(keys.canister_id(3), "run"), world.ingress(canister, "nothing")]
     world.round(*calls)
     assert [world.answers[call.request_id].reject_code for call in calls] == [3, 5]
-    world.put_canister(canister, CanisterRecord(record.controllers, record.creator, 0, CanisterStatus.STOPPED))
+    world.put_canister(
+        canister, CanisterRecord(record.controllers, record.creator, 0, CanisterStatus.STOPPED)
+    )
     late = world.ingress(canister, "run")
     world.round(late)
     assert world.answers[late.request_id].error_code == "IC0508"

@@ -12,7 +12,9 @@ from cannery.testing.store import MemoryStore
 
 OWNERS = (b"\x01", b"\x02")
 short = st.binary(max_size=2)
-full_keys = st.builds(lambda owner, rest: keys.owned(keys.STABLE, owner, rest), st.sampled_from(OWNERS), short)
+full_keys = st.builds(
+    lambda owner, rest: keys.owned(keys.STABLE, owner, rest), st.sampled_from(OWNERS), short
+)
 puts = st.tuples(st.just("put"), full_keys, st.binary(max_size=2))
 deletes = st.tuples(st.just("delete"), full_keys)
 ranges = st.builds(
@@ -82,7 +84,9 @@ def test_layers_behave_as_one_map(stored: dict[bytes, bytes], plan: list[tuple])
                     models[-1] = model
         else:
             _apply(models[-1], layers[-1], step)
-        for key in (keys.owned(keys.STABLE, owner, rest) for owner in OWNERS for rest in (b"", b"\x00", b"a")):
+        for key in (
+            keys.owned(keys.STABLE, owner, rest) for owner in OWNERS for rest in (b"", b"\x00", b"a")
+        ):
             assert layers[-1].get(key) == models[-1].get(key)
     while len(layers) > 1:
         layers.pop().merge_into(layers[-1])

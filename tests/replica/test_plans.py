@@ -1,7 +1,8 @@
 """Random plans of canisters that call, trap, refuse, are stopped by the clock and move cycles keep every law.
 
-`World` checks after each round that cycles, memory and counters equal a full count, that a replay gives the same
-root, and that no call is answered twice; here everything is answered in the end and nothing stays open.
+`World` checks after each round that cycles, memory and counters equal a full count, that a replay gives
+the same root, and that no call is answered twice; here everything is answered in the end and nothing stays
+open.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cannery.replica import keys
-from cannery.replica.block import Configure, PriceSchedule, ReplicaConfig
+from cannery.replica.block import PriceSchedule, ReplicaConfig
 from tests.replica.puppet import Act, pack, puppet
 from tests.replica.world import OPERATOR, World
 
@@ -76,10 +77,14 @@ def _name_canisters(acts: list, ids: list[bytes]) -> list[Act]:
 def _play(plan: list[list], activation_count_max: int, prices: PriceSchedule) -> World:
     config = ReplicaConfig(operators=(OPERATOR,), activation_count_max=activation_count_max, prices=prices)
     world = World(config)
-    ids = [world.add(puppet(), cycles=1_000_000 if prices.per_message else 1000) for _ in range(CANISTER_COUNT)]
+    ids = [
+        world.add(puppet(), cycles=1_000_000 if prices.per_message else 1000) for _ in range(CANISTER_COUNT)
+    ]
     sent = 0
     for batch in plan:
-        inputs = [world.ingress(ids[target], "run", pack(_name_canisters(acts, ids))) for target, acts in batch]
+        inputs = [
+            world.ingress(ids[target], "run", pack(_name_canisters(acts, ids))) for target, acts in batch
+        ]
         sent += len(inputs)
         world.round(*inputs, *inputs[:1])
     world.settle()
@@ -108,4 +113,6 @@ def test_the_bounds_of_a_round_change_no_answer_of_a_single_message(plan: list[l
     single = [batch[:1] for batch in plan[:1]]
     whole = _play(single, 1000, PriceSchedule())
     pieces = _play(single, 1, PriceSchedule())
-    assert [a.reply is None for a in whole.answers.values()] == [a.reply is None for a in pieces.answers.values()]
+    assert [a.reply is None for a in whole.answers.values()] == [
+        a.reply is None for a in pieces.answers.values()
+    ]

@@ -1,6 +1,6 @@
-"""A replica in memory for tests: scripted programs, rounds on demand, and the laws checked after each of them.
+"""A replica in memory for tests: scripted programs, rounds on demand, laws checked after each.
 
-Every round is executed twice, the second time as a replay of the block with its verdicts, and both must agree.
+Every round is executed twice, the second time as a replay of the block with its verdicts: both must agree.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from cannery.replica.block import (
     PriceSchedule,
     ReplicaConfig,
 )
+from cannery.replica.calls import commit
+from cannery.replica.overlay import batch_of
 from cannery.replica.queries import Query, QueryResult, run_query
 from cannery.replica.records import (
     AccountRecord,
@@ -30,8 +32,9 @@ from cannery.replica.records import (
     Settings,
     encode_record,
 )
-from cannery.replica.rounds import RoundOutcome, run_round
-from cannery.replica.state import Answer
+from cannery.replica.rounds import RoundOutcome, run_round, write_accounts
+from cannery.replica.scheduler import Scheduler
+from cannery.replica.state import Answer, MessageOverlay, RoundState
 from cannery.testing.store import MemoryStore
 from tests.replica.laws import check_laws
 
@@ -158,6 +161,18 @@ class World:
 
     def value(self, canister_id: bytes, key: bytes) -> bytes | None:
         return self.store.get(keys.owned(keys.STABLE, canister_id, key))
+
+    def edit(self, change: Callable[[MessageOverlay], object]) -> None:
+        """Apply a change as a management message would, and write it."""
+        state = RoundState(self.store, Block(0, b"", self.time_ns, b""), self.shelf)
+        state.scheduler = Scheduler(state)
+        message = MessageOverlay(state)
+        change(message)
+        commit(message)
+        state.scheduler.flush()
+        write_accounts(state)
+        state.layer.put(keys.SUBNET_KEY, encode_record(state.subnet))
+        self.store.write(batch_of(state.layer, state.reader))
 
     # rounds
 

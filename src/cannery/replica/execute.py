@@ -44,6 +44,7 @@ from cannery.replica.request_status import rejected
 from cannery.replica.run import Failure
 from cannery.replica.state import MANAGEMENT_ID, MessageOverlay, Outcome, RoundState
 from cannery.replica.targets import (
+    require_attached,
     require_canister,
     require_cycles,
     require_module,
@@ -111,6 +112,8 @@ def _run_method(
     if canister.status is not CanisterStatus.RUNNING:
         state.settling[canister_id] = None
         require_running(canister_id, canister)
+    if isinstance(origin, CallOrigin):
+        require_attached(canister_id, canister, caller, cycles)
     module = require_module(view, canister_id, canister)
     kind = update_kind(canister_id, module, method)
     _settle(state, canister_id)

@@ -175,7 +175,7 @@ def _close(state: RoundState, before: HeadRecord, backlog: bool, next_timer_ns: 
     """Write what is kept as objects, make the batch, and chain the root."""
     block = replace(state.block, verdicts=tuple(state.runner.made))
     state.scheduler.flush()
-    _write_accounts(state)
+    write_accounts(state)
     for subnet, head in state.stream_heads.items():
         state.layer.put(keys.stream_head_key(subnet), records.encode_record(head))
     state.subnet.updates_total += state.events.activations
@@ -201,7 +201,8 @@ def _close(state: RoundState, before: HeadRecord, backlog: bool, next_timer_ns: 
     )
 
 
-def _write_accounts(state: RoundState) -> None:
+def write_accounts(state: RoundState) -> None:
+    """Write the accounts that the round changed; the management canister has one only while messages wait."""
     for canister_id in state.changed_accounts:
         account = state.view.accounts.get(canister_id)
         key = keys.owned(keys.ACCOUNTS, canister_id)

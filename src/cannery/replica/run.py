@@ -7,7 +7,7 @@ brings verdicts is obeyed and nothing is measured for those activations. This mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cannery.errors import Reject, RejectCode, Trap
 from cannery.limits import REJECT_TEXT_SIZE_CHARS_MAX
@@ -31,6 +31,7 @@ class Failure:
     code: int = RejectCode.CANISTER_ERROR
     error_code: str = "IC0503"
     measured: bool = False
+    cause: BaseException = field(default_factory=Stopped, compare=False, repr=False)
 
 
 class Runner:
@@ -84,13 +85,10 @@ def run_watched(
 
 def run_nested(program: Program, activation: System) -> Failure | None:
     """Run a program within another's activation: what clock or memory decides ends the outer one too."""
-    try:
-        program.run(activation)
-    except (Stopped, MemoryError, RecursionError):
-        raise
-    except BaseException as error:  # noqa: BLE001  (a program may raise anything, SystemExit included)
-        return _failure_of(error, activation, 0)
-    return None
+    failure = run_watched(program, activation, b"", 0, None)
+    if failure is not None and failure.measured:
+        raise failure.cause
+    return failure
 
 
 def _failure_of(error: BaseException, activation: System, cpu_ns_max: int) -> Failure:
@@ -106,13 +104,13 @@ def _failure_of(error: BaseException, activation: System, cpu_ns_max: int) -> Fa
             f"Canister {name} was stopped: the message used more than {cpu_ns_max / 1e9:g} s of CPU time. "
             "Do less in one message: work in pages, go on by a call to oneself or a timer"
         )
-        return Failure(text, error_code="IC0522", measured=True)
+        return Failure(text, error_code="IC0522", measured=True, cause=error)
     if isinstance(error, MemoryError):
         text = f"Canister {name} was stopped: it used too much memory. Hold less at once: work in pages"
-        return Failure(text, error_code="IC0522", measured=True)
+        return Failure(text, error_code="IC0522", measured=True, cause=error)
     if isinstance(error, RecursionError):
         text = f"Canister {name} was stopped: it recursed too deeply. Use a loop with a list of what is left"
-        return Failure(text, error_code="IC0522", measured=True)
+        return Failure(text, error_code="IC0522", measured=True, cause=error)
     return Failure(f"Canister {name} trapped: {type(error).__name__}: {_bounded(str(error))}")
 
 

@@ -48,6 +48,17 @@ def require_module(view: StateView, canister_id: bytes, canister: CanisterRecord
     return module
 
 
+def require_attached(canister_id: bytes, canister: CanisterRecord, caller: bytes, cycles: int) -> None:
+    """Raise `Reject` where another canister's call carries fewer cycles than the callee wants."""
+    wanted = canister.settings.minimum_incoming_canister_call_cycles
+    if cycles < wanted and caller != canister_id:
+        raise Reject(
+            RejectCode.CANISTER_ERROR,
+            f"Canister {show(canister_id)} wants {wanted} cycles with a call, this one carries {cycles}",
+            "IC0520",
+        )
+
+
 def update_kind(canister_id: bytes, module: ModuleRecord, method: str) -> EntryKind:
     """Give the kind of a method called as an update: UPDATE, or QUERY, which then keeps nothing."""
     kind = module.methods.get(method)
