@@ -65,9 +65,7 @@ class Driver:
         number = min(self.canister.timers, key=lambda n: (self.canister.timers[n].due_ns, n))
         timer = self.canister.timers.pop(number)
         self.canister.now_ns = max(self.canister.now_ns, timer.due_ns)
-        self.activation(
-            EntryKind.TIMER, timer.method, saved=timer.saved, caller=self.canister.canister_id
-        )
+        self.activation(EntryKind.TIMER, timer.method, saved=timer.saved, caller=self.canister.canister_id)
         return True
 
     def _call(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cannery import Canister, StableCell, StableLog, StableMap, StableSet, nat64, record
 from cannery.cdk.part import SYSTEM_ATTRIBUTE
@@ -134,14 +140,27 @@ class ShelfMachine(RuleBasedStateMachine):
         self.shelf.book.set(index, Item(text, 0))
         self.book[index] = Item(text, 0)
 
-    @rule(start=bounds, end=bounds, reverse=st.booleans(), lead=st.none() | words, limit=st.none() | st.integers(0, 4))
+    @rule(
+        start=bounds,
+        end=bounds,
+        reverse=st.booleans(),
+        lead=st.none() | words,
+        limit=st.none() | st.integers(0, 4),
+    )
     def scan(
-        self, start: tuple[str, int] | None, end: tuple[str, int] | None, reverse: bool, lead: str | None, limit: int | None
+        self,
+        start: tuple[str, int] | None,
+        end: tuple[str, int] | None,
+        reverse: bool,
+        lead: str | None,
+        limit: int | None,
     ) -> None:
         expected = [
             (key, value)
             for key, value in sorted(self.plain.items(), reverse=reverse)
-            if (start is None or key >= start) and (end is None or key < end) and (lead is None or key[0] == lead)
+            if (start is None or key >= start)
+            and (end is None or key < end)
+            and (lead is None or key[0] == lead)
         ][:limit]
         prefix = None if lead is None else (lead,)
         options = {"start": start, "end": end, "reverse": reverse, "prefix": prefix, "limit": limit}
@@ -160,7 +179,9 @@ class ShelfMachine(RuleBasedStateMachine):
             if page.next is None:
                 break
             after = page.next
-        assert found == [i for i in sorted(self.plain.items(), reverse=reverse) if lead is None or i[0][0] == lead]
+        assert found == [
+            i for i in sorted(self.plain.items(), reverse=reverse) if lead is None or i[0][0] == lead
+        ]
 
     @rule(limit=st.integers(1, 4), reverse=st.booleans())
     def log_pages(self, limit: int, reverse: bool) -> None:
@@ -231,8 +252,8 @@ def test_a_cell_has_its_default_until_it_is_set(value: list[int]) -> None:
 def test_values_begin_with_the_number_of_their_type() -> None:
     shelf, system = fresh()
     shelf.cell.set([1])
-    from cannery.cdk.manifest import type_number
     from cannery.candid.python import type_of
+    from cannery.cdk.manifest import type_number
 
     stored = system.get(system.slot("cell"))
     assert stored is not None

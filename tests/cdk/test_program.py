@@ -313,9 +313,13 @@ def test_a_wrong_argument_says_what_was_expected(bank: Driver, arg: bytes) -> No
 
 
 @pytest.mark.parametrize("kind", [EntryKind.UPDATE, EntryKind.QUERY, EntryKind.COMPOSITE_QUERY])
-@pytest.mark.parametrize("name", ["paid", "tick", "start", "well", "inspect", "cannery.forward", "__init__", "nothing", ""])
+@pytest.mark.parametrize(
+    "name", ["paid", "tick", "start", "well", "inspect", "cannery.forward", "__init__", "nothing", ""]
+)
 def test_only_the_interface_is_called_from_outside(bank: Driver, kind: EntryKind, name: str) -> None:
-    with pytest.raises(Trap, match=rf"^the canister has no {kind.name.lower().replace('_', ' ')} method '{name}'$"):
+    with pytest.raises(
+        Trap, match=rf"^the canister has no {kind.name.lower().replace('_', ' ')} method '{name}'$"
+    ):
         bank.activation(kind, name)
 
 
@@ -323,7 +327,12 @@ def test_a_method_answers_now_or_later(bank: Driver) -> None:
     assert bank.update("pay", 9, True) == 0
     number = bank.update("pay", 9, False, caller=b"\x0a\x01")
     request = bank.canister.calls[number]  # type: ignore[index]
-    assert (request.callee, request.method, request.cycles, request.continuation) == (OTHER.raw, "deposit", 5, "paid")
+    assert (request.callee, request.method, request.cycles, request.continuation) == (
+        OTHER.raw,
+        "deposit",
+        5,
+        "paid",
+    )
     assert decoder((type_of(nat),))(request.arg) == (9,)
     assert bank.last is not None
     assert bank.last.replied is None
@@ -335,7 +344,7 @@ def test_a_method_answers_now_or_later(bank: Driver) -> None:
 
 def test_a_continuation_that_unwraps_a_reject_traps_with_the_callee_s_text(bank: Driver) -> None:
     number = bank.update("pay", 9, False)
-    with pytest.raises(Trap, match="^a call was rejected with code 5: it trapped$"):
+    with pytest.raises(Trap, match=r"^a call was rejected with code 5: it trapped$"):
         bank.respond_raw(number, CallOutcome(b"", 5, "it trapped"))  # type: ignore[arg-type]
 
 
@@ -443,7 +452,7 @@ def test_timers_run_their_methods(bank: Driver) -> None:
 def test_a_timer_has_nobody_to_reject_to(bank: Driver) -> None:
     codec = bank.program.description.timers["tock"].saved
     assert codec is not None
-    with pytest.raises(Trap, match="^nobody hears$"):
+    with pytest.raises(Trap, match=r"^nobody hears$"):
         bank.activation(EntryKind.TIMER, "tock", saved=codec.write("reject"))
 
 
@@ -456,11 +465,11 @@ def test_hooks_run_with_their_arguments(bank: Driver) -> None:
     assert any(b"post 3" in value for value in bank.canister.state.values())
     with pytest.raises(Trap, match=r"^post_upgrade expects \(nat64\)"):
         bank.activation(EntryKind.POST_UPGRADE, arg=b"")
-    with pytest.raises(Trap, match="^not 13$"):
+    with pytest.raises(Trap, match=r"^not 13$"):
         bank.activation(EntryKind.POST_UPGRADE, arg=encode_args(13, types=(nat64,)))
     bank.activation(EntryKind.HEALTH)
     bank.update("add", 100)
-    with pytest.raises(Trap, match="^the health check well answered false$"):
+    with pytest.raises(Trap, match=r"^the health check well answered false$"):
         bank.activation(EntryKind.HEALTH)
 
 

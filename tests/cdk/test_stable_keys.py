@@ -52,7 +52,11 @@ HINTS: list[tuple[str, object, st.SearchStrategy[object]]] = [
     ("tuple", tuple[str, nat, bool], st.tuples(texts, st.integers(0, 300), st.booleans())),
     ("pair", tuple[bytes, int], st.tuples(blobs, st.integers(-300, 300))),
     ("record", Place, st.builds(Place, zone=texts, number=bits(32), owner=principals)),
-    ("nested", tuple[tuple[str, str], Place], st.tuples(st.tuples(texts, texts), st.builds(Place, texts, bits(32), principals))),
+    (
+        "nested",
+        tuple[tuple[str, str], Place],
+        st.tuples(st.tuples(texts, texts), st.builds(Place, texts, bits(32), principals)),
+    ),
 ]
 CODECS: dict[str, KeyCodec] = {name: key_codec(type_of(hint)) for name, hint, _ in HINTS}
 TWO = st.one_of([st.tuples(st.just(name), values, values) for name, _, values in HINTS])
@@ -70,7 +74,9 @@ def order_of(value: object) -> object:
 
 
 @given(TWO)
-def test_order_of_bytes_is_order_of_values_and_no_key_begins_another(pair: tuple[str, object, object]) -> None:
+def test_order_of_bytes_is_order_of_values_and_no_key_begins_another(
+    pair: tuple[str, object, object],
+) -> None:
     name, a, b = pair
     encode = CODECS[name].encode
     first, second = encode(a), encode(b)
@@ -109,7 +115,9 @@ def test_text_keys_can_be_scanned_by_their_beginning(prefix: str, text: str) -> 
 
 
 @given(texts, st.integers(0, 300), st.tuples(texts, st.integers(0, 300), st.booleans()))
-def test_tuples_can_be_scanned_by_their_leading_parts(text: str, number: int, value: tuple[str, int, bool]) -> None:
+def test_tuples_can_be_scanned_by_their_leading_parts(
+    text: str, number: int, value: tuple[str, int, bool]
+) -> None:
     codec = CODECS["tuple"]
     for lead in ((text,), (text, number), value[:1], value[:2]):
         low = codec.start(lead)
@@ -118,7 +126,9 @@ def test_tuples_can_be_scanned_by_their_leading_parts(text: str, number: int, va
         assert (low <= key and (high is None or key < high)) == (value[: len(lead)] == lead)
 
 
-@pytest.mark.parametrize("hint", [float, list[nat8] if False else list[str], nat64 | None, None, dict[str, str]])
+@pytest.mark.parametrize(
+    "hint", [float, list[nat8] if False else list[str], nat64 | None, None, dict[str, str]]
+)
 def test_other_types_are_no_keys(hint: object) -> None:
     with pytest.raises(KeyTypeError, match="cannot be a key"):
         key_codec(type_of(hint))
@@ -169,5 +179,7 @@ SAMPLES: list[tuple[str, object]] = [
 
 
 def test_keys_equal_the_golden_file() -> None:
-    written = [[name, CODECS[name].shape, repr(value), CODECS[name].encode(value).hex()] for name, value in SAMPLES]
+    written = [
+        [name, CODECS[name].shape, repr(value), CODECS[name].encode(value).hex()] for name, value in SAMPLES
+    ]
     assert written == json.loads(GOLDEN.read_text())

@@ -229,7 +229,7 @@ class DeliveryView(Generic[V, R]):
             answer = self._report(canister, ctx, attempts, posted)
             self._go_on(to)
             return answer
-        how = retry_class(outcome.reject_code, outcome.error_code)
+        how = retry_class(self._system.outcome.reject_code, self._system.outcome.error_code)
         is_too_old = self._system.now_ns - parcels[0][1] > self._delivery.give_up_ns
         if how == "none" or is_too_old:
             self._bury(to, parcels, reason)

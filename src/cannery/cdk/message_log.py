@@ -254,7 +254,7 @@ class MessageLogView(Generic[V]):
             return usage, "the log is full"
         until = usage.next if rule.when_full.tag == "prune_oldest" else self._read_by_all(usage)
         usage = self._drop_until_it_fits(usage, rule, size, more, until)
-        return usage, "" if _fits(usage, rule, size, more) else "the log is full of unread messages"
+        return usage, "" if _fits(usage, rule, size, more) else "the log is full of what is not to be dropped"
 
     def _read_by_all(self, usage: LogUsage) -> int:
         marks = list(self._readers.values(limit=_READERS_MAX))
