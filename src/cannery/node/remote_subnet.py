@@ -105,9 +105,9 @@ class RemoteSubnet:
         if self._transport is not None:
             self._transport.abort()
         self._submissions.refuse_all()
-        for _, future in self._asked.values():
-            future.cancel()
-        self._asked.clear()
+        for id, (message, future) in self._asked.items():
+            if not future.done():
+                future.set_result(_closed_answer(id, message))
 
     # --- sending
 
@@ -185,6 +185,12 @@ class RemoteSubnet:
                         asked[1].set_result(message)
         if settled:
             self._submissions.settle(time_ns, settled)
+
+
+def _closed_answer(id: int, message: ToSubnet) -> ToGateway:
+    if isinstance(message, Ask):
+        return QueryDone(id, 0, Answered(b"", int(RejectCode.SYS_TRANSIENT), CLOSED))
+    return Values(id, 0, (), CLOSED) if isinstance(message, Read) else Measured(id, "")
 
 
 class _SubnetConnection(asyncio.Protocol):

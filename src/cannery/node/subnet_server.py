@@ -49,7 +49,9 @@ class SubnetServer:
     def __init__(self, subnet: Subnet, spool: ReplySpool) -> None:
         self._spool = spool
         self._changed: dict[GatewayConnection, None] = {}
+        self._connections: set[GatewayConnection] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._is_stopping = False
         self.driver = SubnetDriver(subnet, asyncio.get_running_loop(), self._deliver, on_turn_end=self._flush)
 
     @property
@@ -68,14 +70,22 @@ class SubnetServer:
             os.umask(old_mask)
 
     async def stop(self) -> None:
-        """Stop listening, let out what is being synced, close the subnet."""
+        """Stop listening, let out what is being synced, close the subnet and the connections.
+
+        What comes in meanwhile is left: its gateways send it again to the next process.
+        """
+        self._is_stopping = True
         if self._server is not None:
             self._server.close()
         await self.driver.stop()
         self._flush()
+        for connection in list(self._connections):
+            connection.close()
 
     def handle(self, connection: GatewayConnection, messages: Iterable[ToSubnet]) -> None:
         """Take what a gateway sent."""
+        if self._is_stopping:
+            return
         for message in messages:
             match message:
                 case Submit():
@@ -91,6 +101,14 @@ class SubnetServer:
     def changed(self, connection: GatewayConnection) -> None:
         """Note that a connection has something to send at the end of this turn."""
         self._changed[connection] = None
+
+    def opened(self, connection: GatewayConnection) -> None:
+        """Note a new connection."""
+        self._connections.add(connection)
+
+    def closed(self, connection: GatewayConnection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
 
     # --- inside
 
@@ -163,6 +181,11 @@ class GatewayConnection(asyncio.Protocol):
         if self._transport is not None and messages:
             self._transport.writelines(encode_frames(messages))
 
+    def close(self) -> None:
+        """Close the connection after what was sent."""
+        if self._transport is not None:
+            self._transport.close()
+
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -170,6 +193,7 @@ class GatewayConnection(asyncio.Protocol):
         stream = cast(asyncio.Transport, transport)
         stream.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
         self._transport = stream
+        self._server.opened(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -190,6 +214,7 @@ class GatewayConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's name)
         self._transport = None
         self._outbox = []
+        self._server.closed(self)
 
 
 def _ticket(ticket: object) -> Ticket:
