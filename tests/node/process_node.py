@@ -35,9 +35,11 @@ print("stopped", flush=True)
 class ProcessNode:
     """A running supervisor with its children."""
 
-    def __init__(self, data: Path, port: int = 0) -> None:
+    def __init__(self, data: Path, port: int = 0, *, first_on_path: str | None = None) -> None:
+        """Start it. `first_on_path`: a folder whose `sitecustomize` changes the processes, for mutations."""
         self.data = data
-        environment = {**os.environ, "PYTHONPATH": str(Path(cannery.__file__).parents[1])}
+        paths = [*filter(None, [first_on_path]), str(Path(cannery.__file__).parents[1])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, str(data), str(port)],
             stdout=subprocess.PIPE,
