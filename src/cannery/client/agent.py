@@ -8,9 +8,11 @@ is known. Connections are kept and reused; an agent may be shared between thread
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -21,6 +23,7 @@ from cannery.client.conversation import Conversation, Path, SignedCall, Status
 from cannery.client.errors import Unverified
 from cannery.client.exchange import Exchange, hold, hold_async
 from cannery.client.transfer import ProgressReport
+from cannery.limits import CLIENT_EXCHANGE_COUNT_MAX
 from cannery.protocol.certificate import Certificate
 from cannery.protocol.hash_tree import Absent, Found, lookup
 from cannery.protocol.identity import AnonymousIdentity, Identity
@@ -29,6 +32,9 @@ from cannery.protocol.principal import Principal
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:4943"
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+_LIMITS = httpx.Limits(
+    max_connections=CLIENT_EXCHANGE_COUNT_MAX, max_keepalive_connections=CLIENT_EXCHANGE_COUNT_MAX
+)
 _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -173,10 +179,18 @@ class AsyncAgent(_Door):
 
     _client: httpx.AsyncClient | None = None
 
+    @cached_property
+    def _turns(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(CLIENT_EXCHANGE_COUNT_MAX)
+
     async def _hold(self, exchange: Exchange[T]) -> T:
         if self._client is None:
-            self._client = httpx.AsyncClient(base_url=self.url, timeout=_TIMEOUT, trust_env=self._trust_env)
-        return await hold_async(exchange, self._client, self._on_wait)
+            self._client = httpx.AsyncClient(
+                base_url=self.url, timeout=_TIMEOUT, limits=_LIMITS, trust_env=self._trust_env
+            )
+        # The pool of connections slows down with the number of those who wait for one: they wait here.
+        async with self._turns:
+            return await hold_async(exchange, self._client, self._on_wait)
 
     async def status(self, *, patience_s: float | None = None) -> Status:
         """Ask what the node says of itself; unsigned."""
