@@ -36,6 +36,7 @@ from cannery.cdk.archive import build_archive
 from cannery.cdk.interface import did_of, manifest_of
 from cannery.cdk.module_file import ModuleFile, parse_module
 from cannery.cdk.program import PythonProgram
+from cannery.errors import Reject, RejectCode
 from cannery.limits import HISTORY_CHANGE_COUNT_MAX
 from cannery.ports import Program, Watch
 from cannery.protocol.identity import AnonymousIdentity
@@ -103,6 +104,8 @@ class ClassPrograms:
 
     def load(self, module_hash: bytes, module: bytes) -> Program:
         entry = parse_module(module).manifest.entry
+        if entry not in self._classes:
+            raise Reject(RejectCode.CANISTER_ERROR, f"{entry} cannot be imported")
         program = self._loaded[module_hash] = PythonProgram(self._classes[entry])
         return program
 
@@ -280,6 +283,10 @@ def check_cycles(store: MemoryStore) -> None:
 
 def check_modules(store: MemoryStore) -> None:
     """Check uses of modules, bytes of chunks, histories and schemas against a full count."""
+    stored = store.get(keys.SUBNET_KEY)
+    assert stored is not None
+    count = sum(1 for _ in store.scan(*keys.space_range(keys.CANISTERS)))
+    assert records.SUBNET.decode(stored).canister_count == count
     uses: dict[bytes, int] = {}
     for key, data in store.scan(*keys.space_range(keys.CANISTERS)):
         canister_id, canister = keys.owner_of(key), records.CANISTER.decode(data)
@@ -349,6 +356,7 @@ class Puppet(Canister):
         """Keep a number."""
         self.number.set(value)
         ctx.log(f"set to {value}")
+        ctx.certified_data_set(b"%d" % value)
 
     @query
     def get(self, ctx: Context) -> nat64:

@@ -71,6 +71,11 @@ def test_a_stranger_is_refused_and_nothing_changes(method: str, sender: Principa
         assert refusal.code in (4, 5)
         assert len(refusal.text) > 30
     assert world.traces() == before
+    blocks = world.number
+    if METHODS[method].update is not None:
+        with pytest.raises(Rejected):
+            world.manage(sender, method, example_argument(method, canister))
+    assert world.number == blocks, "what admission refuses is in no block"
 
 
 @pytest.mark.parametrize("method", sorted(OPEN))

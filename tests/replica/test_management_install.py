@@ -345,6 +345,15 @@ def test_what_is_no_module_is_refused_with_the_reason(module: bytes, text: str) 
         world.manage(OPERATOR, "cannery_module_add", module)
 
 
+def test_a_module_that_does_not_load_is_refused_and_not_kept() -> None:
+    world = World()
+    module = World().programs.module_of(Tally)
+    before = world.traces()
+    with pytest.raises(Rejected, match="cannot be imported"):
+        world.manage(OPERATOR, "cannery_module_add", module)
+    assert world.traces() == before
+
+
 # --- who brings modules ------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from tests.replica.management_world import (
     make_puppet,
     order_argument,
     order_result,
+    puppet_call,
     puppet_manage,
 )
 
@@ -68,6 +69,50 @@ def test_idle_burn_follows_the_price_of_storage() -> None:
     world.manage(OWNER, "clear_chunk_store", t.CanisterIdRecord(canister))
     metrics = world.ask(OWNER, "canister_metrics", t.CanisterIdRecord(canister)).cycles_consumed
     assert (metrics.memory, metrics.instructions) == (0, 11 * 1_000)
+    world.manage(OWNER, "upload_chunk", t.UploadChunkArgs(canister, chunk))
+    world.manage(OWNER, "uninstall_code", t.VersionedCanisterId(canister))
+    status = world.ask(OWNER, "canister_status", t.CanisterIdRecord(canister))
+    assert (status.memory_size, status.cycles) == (0, 10**12 - 12 * 1_000)
+
+
+def test_state_that_goes_is_charged_before() -> None:
+    world = World(prices=PriceSchedule(storage_per_gib_second=GIB))
+    canister = make_puppet(world)
+    world.call(OWNER, canister, "set", int_argument(5))
+    size_bytes = world.ask(OWNER, "canister_status", t.CanisterIdRecord(canister)).memory_size
+    world.wait(9)
+    world.manage(OWNER, "uninstall_code", t.VersionedCanisterId(canister))
+    assert world.account(canister).cycles == 10**12 - 10 * size_bytes
+
+
+def test_a_lower_freezing_threshold_wakes_timers() -> None:
+    world = World(prices=PriceSchedule(storage_per_gib_second=GIB))
+    canister = make_puppet(world, cycles=10**9)
+    world.manage(OWNER, "upload_chunk", t.UploadChunkArgs(canister, bytes(100)))
+    world.call(OWNER, canister, "tick_after", int_argument(10))
+    settings = t.CanisterSettings(freezing_threshold=2**64 - 1)
+    world.manage(OWNER, "update_settings", t.UpdateSettingsArgs(canister, settings))
+    world.wait(20)
+    assert world.account(canister).timers_parked == 1
+    with pytest.raises(Rejected, match="out of cycles"):
+        world.call(OWNER, canister, "set", int_argument(1))
+    settings = t.CanisterSettings(freezing_threshold=1)
+    world.manage(OWNER, "update_settings", t.UpdateSettingsArgs(canister, settings))
+    world.wait(1)
+    assert (world.account(canister).timers_parked, world.account(canister).timers_open) == (0, 0)
+
+
+def test_calls_with_too_few_cycles_are_refused() -> None:
+    world = World()
+    canister, other = make_puppet(world), make_puppet(world)
+    settings = t.CanisterSettings(minimum_incoming_canister_call_cycles=100)
+    world.manage(OWNER, "update_settings", t.UpdateSettingsArgs(canister, settings))
+    with pytest.raises(Rejected, match="wants 100 cycles"):
+        puppet_call(world, other, canister, "set", int_argument(1), 99)
+    assert world.account(other).cycles == 10**12
+    puppet_call(world, other, canister, "set", int_argument(1), 100)
+    puppet_call(world, canister, canister, "set", int_argument(1), 0)
+    world.call(OWNER, canister, "set", int_argument(1))
 
 
 def test_an_installation_that_would_freeze_a_canister_is_refused() -> None:

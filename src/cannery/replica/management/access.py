@@ -67,7 +67,6 @@ def controllers_or_itself(request: Request, args: Targeted) -> None:
     """Let the canister's controllers in, and the canister."""
     if request.caller != args.canister_id.raw:
         check_controller(request, args.canister_id.raw)
-    request.canister(args.canister_id.raw)
 
 
 def controllers_or_operators(request: Request, args: Targeted) -> None:

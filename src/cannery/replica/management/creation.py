@@ -180,9 +180,7 @@ def _deposit(change: Change, args: CanisterIdRecord) -> None:
 
 def _update_settings(change: Change, args: UpdateSettingsArgs) -> None:
     canister_id = args.canister_id.raw
-    canister = change.canister(canister_id)
-    message = change.message
-    cycles.settle_storage(message, canister_id)
+    canister, message = change.canister(canister_id), change.message
     changed = replace(canister, settings=plan_settings(canister.settings, args.settings))
     change.account(canister_id).version += 1
     if args.settings.controllers is None:
@@ -205,8 +203,6 @@ def _delete(change: Change, args: CanisterIdRecord) -> None:
             f"Canister {args.canister_id} is {canister.status.name.lower()}: stop it before you delete it",
             "IC0510",
         )
-    if change.caller == canister_id:
-        raise Reject(RejectCode.CANISTER_ERROR, f"Canister {args.canister_id} cannot delete itself", "IC0510")
     account = change.account(canister_id)
     release_module(message, canister.module_hash)
     clear_code(message, canister_id, "deleted")

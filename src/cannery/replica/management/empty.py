@@ -19,15 +19,7 @@ from cannery.replica.management.methods import Method, update_method
 from cannery.replica.management.modules import release_module
 from cannery.replica.management.request import Change
 from cannery.replica.management.types import VersionedCanisterId
-from cannery.replica.records import (
-    CallMessage,
-    CallOrigin,
-    IngressMessage,
-    IngressOrigin,
-    Lane,
-    ResponseMessage,
-    message_size_bytes,
-)
+from cannery.replica.records import CallMessage, CallOrigin, Lane
 from cannery.replica.state import MessageOverlay, Outcome
 from cannery.replica.timers import drop_timers
 from cannery.replica.view import show
@@ -47,7 +39,7 @@ def clear_code(message: MessageOverlay, canister_id: bytes, what: str) -> None:
 
 
 def reject_waiting(message: MessageOverlay, canister_id: bytes, what: str) -> None:
-    """Reject the calls that wait at a canister and credit it with what waiting responses bring.
+    """Reject the calls that wait at a stopped canister; nothing else can wait there.
 
     The round's queues are emptied at once, whatever becomes of the overlay: nothing may fail afterwards.
     """
@@ -55,17 +47,11 @@ def reject_waiting(message: MessageOverlay, canister_id: bytes, what: str) -> No
     assert account is not None, "whoever clears a canister has found it"
     lanes = message.state.scheduler.lanes(canister_id, account)
     text = f"Canister {show(canister_id)} was {what} before it took this call"
-    for lane in Lane:
-        for waiting in lanes.take_all(lane):
-            account.queued_bytes -= message_size_bytes(waiting)
-            if isinstance(waiting, IngressMessage):
-                origin = IngressOrigin(waiting.request_id, waiting.sender, waiting.expiry_ns, canister_id)
-                message.answer(origin, Outcome(b"", RejectCode.CANISTER_REJECT, text), canister_id)
-            elif isinstance(waiting, CallMessage):
-                outcome = Outcome(b"", RejectCode.CANISTER_REJECT, text, None, waiting.cycles)
-                message.answer(CallOrigin(waiting.caller, waiting.callback), outcome, canister_id)
-            elif isinstance(waiting, ResponseMessage):
-                account.cycles += waiting.cycles_refunded
+    for waiting in lanes.take_all(Lane.CALLS):
+        assert isinstance(waiting, CallMessage), "the lane of calls holds calls"
+        outcome = Outcome(b"", RejectCode.CANISTER_REJECT, text, None, waiting.cycles)
+        message.answer(CallOrigin(waiting.caller, waiting.callback), outcome, canister_id)
+    assert not lanes.waiting, "a canister stops when no other message waits"
 
 
 def _uninstall(change: Change, args: VersionedCanisterId) -> None:

@@ -84,7 +84,7 @@ def record_change(
         change.account(canister_id).version,
         request.caller,
         request.from_user,
-        None if request.from_user else sender_version,
+        sender_version,
         kind,
         controllers,
         module_hash,

@@ -87,8 +87,6 @@ def _install(
     _change_module(change, canister_id, module_hash, module.schema_id)
     if "init" in module.hooks:
         _run(change, canister_id, EntryKind.INIT, module_hash, module.schema_id, arg)
-    else:
-        change.message.program(module_hash)
 
 
 def _upgrade(
@@ -118,8 +116,6 @@ def _upgrade(
     _change_module(change, canister_id, module_hash, planned)
     if "post_upgrade" in module.hooks:
         _run(change, canister_id, EntryKind.POST_UPGRADE, module_hash, planned, arg)
-    else:
-        message.program(module_hash)
     if "health" in module.hooks:
         _run(change, canister_id, EntryKind.HEALTH, module_hash, planned, _NO_ARGUMENT)
 

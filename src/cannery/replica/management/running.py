@@ -89,7 +89,7 @@ def _stop(change: Change, canister_id: bytes) -> Pending | None:
         )
     number = account.next_number
     account.next_number += 1
-    waiter = StopWaiter(change.origin, change.request.now_ns + STOP_DEADLINE_NS, change.accept())
+    waiter = StopWaiter(change.origin, change.request.now_ns + STOP_DEADLINE_NS, change.cycles)
     message.put(keys.numbered(keys.STOPS, canister_id, number), encode_record(waiter))
     message.put(keys.due_key(waiter.deadline_ns, keys.DUE_STOP, canister_id, number), b"")
     return Pending()
