@@ -89,7 +89,8 @@ class Node:
 
     def close(self) -> None:
         self.http.close()
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive(), "the gateway does not stop"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cannery.node.handover import (
@@ -38,6 +39,13 @@ class Script:
     silent: bool = False
     args: list[bytes] = field(default_factory=list)
     round_count: int = 0
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Settle the calls that are held; on the loop."""
+        for settle in self.waiting:
+            settle()
+        self.waiting.clear()
 
 
 class ScriptedSubnet:
@@ -63,6 +71,10 @@ class ScriptedSubnet:
         elif ingress.method == "slow":
             self.script.statuses[ingress.request_id] = (ingress.sender, None)
             submission.accepted.set_result(True)
+        elif ingress.method == "held":
+            submission.accepted.set_result(True)
+            settled = SettledRound(self.script.time_ns, ((ingress.request_id, Answered(b"late")),))
+            self.script.waiting.append(lambda: submission.settled.set_result(SettledAnswer(settled, 0)))
         elif ingress.method != "never":
             if not self._waiting:
                 loop.call_soon(self._round)

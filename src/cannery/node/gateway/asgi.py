@@ -33,6 +33,10 @@ class AsgiBody:
         self._received = 0
         self._deadline_s = 0.0
 
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
     async def next_chunk(self) -> bytes | None:
         if self._ended:
             return None
@@ -72,25 +76,26 @@ class AsgiApp:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server is configured for HTTP only"
         client = scope["client"]
-        method: str = scope["method"]
         headers = dict(scope["headers"])
         peer = client[0] if client else ""
         address = client_address(peer, headers, self._settings.trusted_proxies)
-        request = Request(method, scope["path"], headers, address, AsgiBody(receive, self._settings))
+        body = AsgiBody(receive, self._settings)
+        request = Request(scope["method"], scope["path"], headers, address, body)
         answer = await self._gateway.answer(request)
         if answer is None:
             return
+        # What a client still sends after its answer is not read.
+        closing = headers.get(b"content-length", b"0") != b"0" and not body.ended
         if answer.file is None:
-            await send(_start(answer, len(answer.body)))
-            await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+            await send(_start(answer, len(answer.body), closing))
+            await send({"type": "http.response.body", "body": answer.body})
         else:
-            await self._send_file(answer, answer.file, method, send)
+            await self._send_file(answer, answer.file, closing, send)
 
-    async def _send_file(self, answer: Answer, part: FilePart, method: str, send: Send) -> None:
+    async def _send_file(self, answer: Answer, part: FilePart, closing: bool, send: Send) -> None:
         with open(part.path, "rb") as file:
-            await send(_start(answer, part.size_bytes))
-            if method != "HEAD":
-                await _send_parts(file, part, send)
+            await send(_start(answer, part.size_bytes, closing))
+            await _send_parts(file, part, send)
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -104,8 +109,10 @@ async def _send_parts(file: BinaryIO, part: FilePart, send: Send) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-def _start(answer: Answer, size: int) -> Message:
+def _start(answer: Answer, size: int, closing: bool) -> Message:
     headers = list(answer.headers)
+    if closing:
+        headers.append((b"connection", b"close"))
     if answer.status >= 200 and answer.status != 204:
         headers.append((b"content-length", b"%d" % size))
     return {"type": "http.response.start", "status": answer.status, "headers": headers}

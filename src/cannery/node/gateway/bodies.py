@@ -130,5 +130,4 @@ def check_size(size: int, size_bytes_max: int) -> None:
         raise Refusal(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"a body may have {size_bytes_max} bytes at most: send less in one call",
-            ((b"connection", b"close"),),
         )

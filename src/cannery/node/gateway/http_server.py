@@ -155,6 +155,7 @@ class HttpConnection(asyncio.Protocol):
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._ended = False
         self._lingering = False
         self._reading = True
         self._since_s = self._loop.time()
@@ -184,7 +185,6 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        self._received += len(data)
         if not self._in_head and not self._head_done:
             self._since_s = self._loop.time()
         try:
@@ -209,6 +209,7 @@ class HttpConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         # The client sends no more, and still reads the answer to what is complete.
         self._closing = True
+        self._ended = True
         if self._streamed is not None and not self._streamed.ended:
             self._streamed.fail(Disconnected())
         return self._task is not None
@@ -260,6 +261,7 @@ class HttpConnection(asyncio.Protocol):
         self._start(self._request(self._streamed))
 
     def on_body(self, data: bytes) -> None:
+        self._received += len(data)
         if self._whole is not None:
             self._whole.append(data)
         elif self._streamed is not None and not self._lingering:
@@ -402,7 +404,7 @@ class HttpConnection(asyncio.Protocol):
     def _finish(self, linger: bool) -> None:
         """Close; where the client may still be sending, read on for a moment, so that it sees the answer."""
         self._closing = True
-        if not linger or self._transport.is_closing():
+        if not linger or self._ended or self._transport.is_closing():
             self._transport.close()
             return
         self._lingering = True

@@ -24,17 +24,20 @@ from pathlib import Path
 import uvloop
 
 from cannery.errors import CanneryError
-from cannery.limits import GATEWAY_BACKLOG_COUNT, GATEWAY_SWEEP_MS
+from cannery.limits import GATEWAY_SWEEP_MS, LISTEN_BACKLOG_COUNT
 from cannery.node.config import NodeConfig, load_config
 from cannery.node.data_dir import DataDir, NodeKeys, load_keys
 from cannery.node.gateway.app import Clocks, Gateway
 from cannery.node.gateway.http_server import HttpServer
 from cannery.node.gateway.settings import GatewaySettings, NodeIdentity
 from cannery.node.gateway.spool import Spool, SpoolLimits
+from cannery.node.listening import open_listeners
 from cannery.node.process_life import say_ready, stop_event
 from cannery.node.remote_subnet import RemoteSubnet
 from cannery.node.subnet_port import SubnetPort
 from cannery.protocol.principal import Principal
+
+_log = logging.getLogger(__name__)
 
 LISTEN_FDS_VARIABLE = "CANNERY_LISTEN_FDS"
 
@@ -89,7 +92,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     server = HttpServer(gateway, settings)
     listeners = [
-        await loop.create_server(server.make_connection, sock=one, backlog=GATEWAY_BACKLOG_COUNT)
+        await loop.create_server(server.make_connection, sock=one, backlog=LISTEN_BACKLOG_COUNT)
         for one in sockets
     ]
     sweeper = loop.create_task(_sweep(gateway))
@@ -104,7 +107,10 @@ async def serve(
 async def _sweep(gateway: Gateway) -> None:
     while True:
         await asyncio.sleep(GATEWAY_SWEEP_MS / _MS_PER_S)
-        await asyncio.to_thread(gateway.sweep)
+        try:
+            await asyncio.to_thread(gateway.sweep)
+        except OSError as error:
+            _log.warning("the spool cannot be tidied up: %s", error)
 
 
 async def run(config: NodeConfig, keys: NodeKeys) -> None:
@@ -141,26 +147,7 @@ def open_sockets(config: NodeConfig) -> list[socket.socket]:
     inherited = os.environ.get(LISTEN_FDS_VARIABLE)
     if inherited:
         return [socket.socket(fileno=int(number)) for number in inherited.split(",")]
-    return [_bind(host, config.port) for host in config.hosts]
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise ListenError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-    return bound
-
-
-class ListenError(CanneryError):
-    """An address cannot be listened on; the text names it."""
+    return open_listeners(config.hosts, config.port)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

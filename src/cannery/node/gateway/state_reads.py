@@ -75,6 +75,9 @@ class StateReads:
                 f"the state was not read in {self._wait_s:.0f} s: the node is busy, ask again later",
                 ((b"retry-after", b"5"),),
             ) from None
+        if values.denied is not None and not values.time_ns:
+            # Without a time it is no word of the subnet's, which is busy or gone.
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, values.denied, ((b"retry-after", b"1"),))
         if values.denied is not None:
             raise Refusal(HTTPStatus.FORBIDDEN, values.denied)
         return max(values.time_ns, self._now_ns()), values.values
