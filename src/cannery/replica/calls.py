@@ -53,7 +53,12 @@ def answer_now(state: RoundState, origin: Origin, outcome: Outcome, responder: b
     """Answer whoever waits, outside of any message."""
     if isinstance(origin, CallOrigin):
         response = ResponseMessage(
-            origin.callback, outcome.reply, outcome.reject_code, outcome.reject_message, outcome.refund
+            origin.callback,
+            outcome.reply,
+            outcome.reject_code,
+            outcome.reject_message,
+            outcome.refund,
+            outcome.error_code,
         )
         send(state, origin.caller, responder, response)
     elif isinstance(origin, IngressOrigin):

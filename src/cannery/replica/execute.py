@@ -191,7 +191,11 @@ def _run_response(state: RoundState, canister_id: bytes, response: ResponseMessa
     if canister.status is not CanisterStatus.RUNNING:
         state.settling[canister_id] = None
     outcome = CallOutcome(
-        response.reply, response.reject_code, response.reject_message, response.cycles_refunded
+        response.reply,
+        response.reject_code,
+        response.reject_message,
+        response.cycles_refunded,
+        response.error_code,
     )
     context = replace(context, calls_open=context.calls_open - 1)
     resumed = _Resumed(canister_id, response.callback, callback, context, outcome)

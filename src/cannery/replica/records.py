@@ -208,6 +208,7 @@ class ResponseMessage(msgspec.Struct, frozen=True, array_like=True, tag=3):
     reject_code: int
     reject_message: str
     cycles_refunded: int
+    error_code: str | None = None
 
 
 class TimerMessage(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -269,7 +269,12 @@ class MessageOverlay:
         """Answer whoever waits, when this overlay is committed. `outcome.refund` goes back with it."""
         if isinstance(origin, CallOrigin):
             response = ResponseMessage(
-                origin.callback, outcome.reply, outcome.reject_code, outcome.reject_message, outcome.refund
+                origin.callback,
+                outcome.reply,
+                outcome.reject_code,
+                outcome.reject_message,
+                outcome.refund,
+                outcome.error_code,
             )
             self.outbox.append(Sent(origin.caller, responder, response))
         elif isinstance(origin, IngressOrigin):

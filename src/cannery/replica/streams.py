@@ -104,4 +104,5 @@ def _induct_response(state: RoundState, caller: bytes, response: ResponseMessage
 
 def _bounce(state: RoundState, callee: bytes, call: CallMessage, code: RejectCode, text: str) -> None:
     state.events.rejects += 1
-    send(state, call.caller, callee, ResponseMessage(call.callback, b"", code, text, call.cycles))
+    error_code = "IC0301" if code is RejectCode.DESTINATION_INVALID else "IC0515"
+    send(state, call.caller, callee, ResponseMessage(call.callback, b"", code, text, call.cycles, error_code))
