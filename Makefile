@@ -47,5 +47,5 @@ fuzz:
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests -m fuzz $(ARGS)
 
 clean:
-	rm -rf .venv tests/clients/js/node_modules .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
+	rm -rf .venv tests/clients/js/node_modules tests/clients/js/canisters/node_modules .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
