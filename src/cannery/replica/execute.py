@@ -16,7 +16,15 @@ from cannery.ports import CallOutcome, EntryKind
 from cannery.replica import calls
 from cannery.replica.activation import Activation
 from cannery.replica.block import PriceSchedule, message_identity
-from cannery.replica.cycles import charge, credit_account, is_frozen, message_fee, settle_account, thaw
+from cannery.replica.cycles import (
+    charge,
+    credit_account,
+    is_frozen,
+    message_fee,
+    settle_account,
+    thaw,
+    work_cost,
+)
 from cannery.replica.logs import append_lines
 from cannery.replica.management.dispatch import (
     ManagementCall,
@@ -71,6 +79,9 @@ def run_turn(state: RoundState, receiver: bytes, message: Message) -> None:
     else:
         call_origin = CallOrigin(message.caller, message.callback)
         _run_call(state, receiver, call_origin, message.caller, message.method, message.arg, message.cycles)
+    canister = state.view.canister(receiver)
+    if canister is not None and canister.status is CanisterStatus.STOPPING:
+        state.settling[receiver] = None
     if state.settling:
         settle_stopping(state)
 
@@ -109,9 +120,7 @@ def _run_method(
 ) -> None:
     view = state.view
     canister = require_canister(view, canister_id)
-    if canister.status is not CanisterStatus.RUNNING:
-        state.settling[canister_id] = None
-        require_running(canister_id, canister)
+    require_running(canister_id, canister)
     if isinstance(origin, CallOrigin):
         require_attached(canister_id, canister, caller, cycles)
     module = require_module(view, canister_id, canister)
@@ -188,8 +197,6 @@ def _run_response(state: RoundState, canister_id: bytes, response: ResponseMessa
     context = calls.find_context(booking, canister_id, callback.context)
     assert context is not None, "a call in flight belongs to a context"
     calls.commit(booking)
-    if canister.status is not CanisterStatus.RUNNING:
-        state.settling[canister_id] = None
     outcome = CallOutcome(
         response.reply,
         response.reject_code,
@@ -259,7 +266,6 @@ def _run_timer(state: RoundState, canister_id: bytes, number: int) -> None:
     ):
         park_timer(booking, canister_id, number)
         booking.merge()
-        state.settling[canister_id] = None
         return
     timer = begin_timer(booking, canister_id, number)
     booking.merge()
@@ -351,12 +357,8 @@ def _commit(state: RoundState, message: MessageOverlay, activation: Activation) 
 
 
 def _cost(prices: PriceSchedule, activation: Activation) -> int:
-    return (
-        prices.per_message
-        + prices.per_byte * (len(activation.arg) + activation.bytes_moved)
-        + prices.per_key * activation.touched
-        + prices.per_call * activation.calls_made
-    )
+    size_bytes = len(activation.arg) + activation.bytes_moved
+    return work_cost(prices, size_bytes, activation.touched, activation.calls_made)
 
 
 def _failed(failure: Failure, refund: int) -> Outcome:

@@ -14,6 +14,7 @@ from cannery.ports import EntryKind, Programs, StoreReader, Watch
 from cannery.replica import keys
 from cannery.replica.block import Ingress, message_identity
 from cannery.replica.management.dispatch import admit_management
+from cannery.replica.overlay import CachedReader
 from cannery.replica.reads import ReadActivation
 from cannery.replica.records import IngressMessage, IngressOrigin, Lane, RequestStatus
 from cannery.replica.request_status import find_status, rejected, settle_ingress
@@ -26,7 +27,7 @@ from cannery.replica.targets import (
     require_running,
     update_kind,
 )
-from cannery.replica.view import StateView, show
+from cannery.replica.view import Known, StateView, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,25 @@ class Refused:
 
 
 def admit(
-    reader: StoreReader, ingress: Ingress, programs: Programs, watch: Watch | None, now_ns: int
+    reader: StoreReader,
+    ingress: Ingress,
+    programs: Programs,
+    watch: Watch | None,
+    now_ns: int,
+    known: Known | None = None,
 ) -> Refused | Duplicate | Admitted:
     """Decide, on the last durable state, whether a call is ordered in a block; runs `inspect_message`."""
-    view = StateView(reader, programs)
-    status = find_status(view.reader, ingress.expiry_ns, ingress.request_id)
+    cached = CachedReader(reader)
+    cached.multi_get(
+        [
+            keys.CONFIG_KEY,
+            keys.request_key(ingress.expiry_ns, ingress.request_id),
+            keys.owned(keys.CANISTERS, ingress.canister_id),
+            keys.owned(keys.ACCOUNTS, ingress.canister_id),
+        ]
+    )
+    view = StateView(cached, programs, known)
+    status = find_status(cached, ingress.expiry_ns, ingress.request_id)
     if status is not None:
         return Duplicate(status)
     try:

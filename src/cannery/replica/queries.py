@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from cannery.errors import Reject, RejectCode, Trap
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
-from cannery.replica.block import ReplicaConfig, message_identity
+from cannery.replica.block import message_identity
 from cannery.replica.ingress import check_argument
 from cannery.replica.management.dispatch import query_management
 from cannery.replica.reads import Certify, ReadActivation
 from cannery.replica.run import Failure, run_nested, run_watched
 from cannery.replica.state import MANAGEMENT_ID
 from cannery.replica.targets import query_kind, require_canister, require_module, require_running
-from cannery.replica.view import StateView, show
+from cannery.replica.view import Known, StateView, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ def run_query(
     programs: Programs,
     watch: Watch | None,
     certify: Certify | None,
-    config: ReplicaConfig | None = None,
+    known: Known | None = None,
 ) -> QueryResult:
     """Answer a query from a committed state."""
-    view = StateView(reader, programs, config)
+    view = StateView(reader, programs, known)
     try:
         return QueryResult(_QueryRun(view, now_ns, watch, certify).answer(query))
     except Reject as reject:

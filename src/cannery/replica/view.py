@@ -7,6 +7,7 @@ a round's as long as the round (whose changes enter it). It writes nothing.
 from __future__ import annotations
 
 from cannery.errors import Reject, RejectCode
+from cannery.limits import KNOWN_MODULE_COUNT_MAX
 from cannery.ports import Program, Programs, StoreReader
 from cannery.protocol.principal import Principal
 from cannery.replica import keys, records
@@ -34,19 +35,50 @@ def load_program(reader: StoreReader, programs: Programs, module_hash: bytes) ->
     return programs.load(module_hash, data)
 
 
+class Known:
+    """What never changes under its name, kept by a shell over many admissions and queries.
+
+    Rounds do not use it: what they read must not depend on what a process happened to see before.
+    """
+
+    __slots__ = ("_config", "_config_bytes", "modules", "slot_maps")
+
+    def __init__(self) -> None:
+        self.modules: dict[bytes, ModuleRecord] = {}
+        self.slot_maps: dict[bytes, dict[str, bytes]] = {}
+        self._config_bytes: bytes | None = None
+        self._config = ReplicaConfig()
+
+    def config(self, reader: StoreReader) -> ReplicaConfig:
+        """Give the configuration, decoded again only where it is another one; bound what is kept."""
+        stored = reader.get(keys.CONFIG_KEY)
+        if stored != self._config_bytes:
+            self._config = ReplicaConfig() if stored is None else decode_config(stored)
+            self._config_bytes = stored
+        if len(self.modules) + len(self.slot_maps) > KNOWN_MODULE_COUNT_MAX:
+            self.modules.clear()
+            self.slot_maps.clear()
+        return self._config
+
+
 class StateView:
     """Typed reads over a reader."""
 
     __slots__ = ("accounts", "canisters", "config", "modules", "programs", "reader", "slot_maps")
 
-    def __init__(self, reader: StoreReader, programs: Programs, config: ReplicaConfig | None = None) -> None:
+    def __init__(self, reader: StoreReader, programs: Programs, known: Known | None = None) -> None:
         self.reader = reader
         self.programs = programs
-        self.config = load_config(reader) if config is None else config
         self.canisters: dict[bytes, CanisterRecord | None] = {}
         self.accounts: dict[bytes, AccountRecord | None] = {}
-        self.modules: dict[bytes, ModuleRecord] = {}
-        self.slot_maps: dict[bytes, dict[str, bytes]] = {}
+        if known is None:
+            self.config = load_config(reader)
+            self.modules: dict[bytes, ModuleRecord] = {}
+            self.slot_maps: dict[bytes, dict[str, bytes]] = {}
+        else:
+            self.config = known.config(reader)
+            self.modules = known.modules
+            self.slot_maps = known.slot_maps
 
     def canister(self, canister_id: bytes) -> CanisterRecord | None:
         """Give a canister's record; None where there is no such canister."""
