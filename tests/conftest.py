@@ -1,6 +1,7 @@
 """What tests share: a running node per worker, nodes of one's own, and the command line against them.
 
-The `fuzz` profile of hypothesis, chosen by HYPOTHESIS_PROFILE, looks longer than the ordinary one.
+HYPOTHESIS_PROFILE=fuzz, as `make fuzz` sets it, gives every law FUZZ_EXAMPLES examples, whatever it says
+itself.
 """
 
 from __future__ import annotations
@@ -18,8 +19,26 @@ from hypothesis import HealthCheck, settings
 from tests.node_under_test import NodeUnderTest
 
 settings.register_profile("default", max_examples=100, deadline=None)
-settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+settings.register_profile(
+    "fuzz",
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "20000")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+settings.load_profile(PROFILE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the fuzz profile overrule the number of examples that a test sets for itself."""
+    if PROFILE != "fuzz":
+        return
+    for item in items:
+        function = getattr(item, "obj", None)
+        own = getattr(function, "_hypothesis_internal_use_settings", None)
+        if own is not None:
+            wanted = settings(own, max_examples=settings().max_examples)
+            function._hypothesis_internal_use_settings = wanted  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="session")
