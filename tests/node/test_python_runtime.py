@@ -12,6 +12,7 @@ import pytest
 from cannery.cdk.build import BuildError, build_module
 from cannery.errors import Reject
 from cannery.node.python_runtime import PythonPrograms, SourceLoader
+from cannery.node.watch import CpuWatch
 
 GREETER = """
 from cannery import Canister, Context, query, nat32
@@ -79,3 +80,30 @@ def test_what_does_not_load_says_where(source: str, text: str) -> None:
 def test_what_is_no_module_is_a_reject() -> None:
     with pytest.raises(Reject, match="not a Wasm file"):
         PythonPrograms().load(bytes(32), b"nonsense")
+
+
+def test_a_module_that_loads_for_ever_is_stopped_and_a_condemned_one_is_not_loaded() -> None:
+    source = b"from cannery import Canister\nclass C(Canister): pass\n"
+    source += b"while C.__module__.startswith('_cannery_module'): pass\n"
+    module = build({"m.py": source}, "m:C")
+    digest = sha256(module).digest()
+    watch = CpuWatch()
+    try:
+        with pytest.raises(Reject, match="CPU time"):
+            PythonPrograms(watch=ShortWatch(watch)).load(digest, module)
+    finally:
+        watch.close()
+    with pytest.raises(Reject, match="brought the node's process down"):
+        PythonPrograms(condemned={digest}).load(digest, module)
+    assert not private_modules()
+
+
+class ShortWatch:
+    """A watch with little patience."""
+
+    def __init__(self, watch: CpuWatch) -> None:
+        self._watch = watch
+        self.end = watch.end
+
+    def begin(self, identity: bytes, cpu_ns_max: int) -> None:
+        self._watch.begin(identity, 30_000_000)

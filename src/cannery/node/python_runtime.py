@@ -10,7 +10,7 @@ It runs no methods and stores nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from hashlib import sha256
 from typing import TypeVar
 
@@ -18,12 +18,12 @@ from cannery.cdk.build import BuildError
 from cannery.cdk.checks import LIBRARY
 from cannery.cdk.declare import Canister
 from cannery.cdk.failure import failure_text
-from cannery.cdk.module_file import ModuleError, parse_module
+from cannery.cdk.module_file import ModuleError, ModuleFile, parse_module
 from cannery.cdk.program import PythonProgram
 from cannery.errors import CanneryError, Reject, RejectCode
-from cannery.limits import PROGRAM_COUNT_MAX
+from cannery.limits import MODULE_LOAD_CPU_NS_MAX, PROGRAM_COUNT_MAX
 from cannery.node.private_package import PrivatePackage
-from cannery.ports import Program, Stopped
+from cannery.ports import Program, Watch
 
 T = TypeVar("T")
 
@@ -38,9 +38,18 @@ class LoadError(CanneryError):
 class PythonPrograms:
     """The loaded programs of one process, at most `count_max` at a time."""
 
-    def __init__(self, third_party: frozenset[str] = frozenset(), count_max: int = PROGRAM_COUNT_MAX) -> None:
+    def __init__(
+        self,
+        third_party: frozenset[str] = frozenset(),
+        count_max: int = PROGRAM_COUNT_MAX,
+        watch: Watch | None = None,
+        condemned: Container[bytes] = frozenset(),
+    ) -> None:
+        """`watch` limits the time that loading takes; `condemned`: hashes whose loading ended a process."""
         self._is_allowed = allowed_imports(third_party)
         self._count_max = count_max
+        self._watch = watch
+        self._condemned = condemned
         self._loaded: OrderedDict[bytes, tuple[PrivatePackage, PythonProgram]] = OrderedDict()
 
     def loaded(self, module_hash: bytes) -> Program | None:
@@ -55,9 +64,7 @@ class PythonPrograms:
         if found is not None:
             return found
         try:
-            parsed = parse_module(module)
-            package = PrivatePackage(_private_name(module_hash, "module"), parsed.files(), self._is_allowed)
-            program = _load(package, parsed.manifest.entry, PythonProgram)
+            package, program = self._load_watched(module_hash, parse_module(module))
         except (ModuleError, LoadError) as error:
             text = f"module {module_hash.hex()[:16]} cannot be loaded: {error}"
             raise Reject(RejectCode.CANISTER_ERROR, text, "CNRY0101") from error
@@ -66,6 +73,18 @@ class PythonPrograms:
             oldest.discard()
         self._loaded[module_hash] = package, program
         return program
+
+    def _load_watched(self, module_hash: bytes, parsed: ModuleFile) -> tuple[PrivatePackage, PythonProgram]:
+        if module_hash in self._condemned:
+            raise LoadError("loading it brought the node's process down: it takes too much time or memory")
+        package = PrivatePackage(_private_name(module_hash, "module"), parsed.files(), self._is_allowed)
+        if self._watch is None:
+            return package, _load(package, parsed.manifest.entry, PythonProgram)
+        self._watch.begin(module_hash, MODULE_LOAD_CPU_NS_MAX)
+        try:
+            return package, _load(package, parsed.manifest.entry, PythonProgram)
+        finally:
+            self._watch.end()
 
     def close(self) -> None:
         """Let go of every program."""
@@ -133,9 +152,6 @@ def _load(package: PrivatePackage, entry: str, make: Callable[[type[Canister]], 
         if not issubclass(found, Canister):
             raise ImportError(f"{entry} is not a subclass of cannery.Canister")
         return make(found)
-    except Stopped:
-        package.discard()
-        raise
     except BaseException as error:
         package.discard()
         raise LoadError(failure_text(error)) from error

@@ -29,6 +29,7 @@ from cannery.node.metrics import SubnetMetrics
 from cannery.node.pool import IngressPool, Refusals
 from cannery.ports import Clock, Entropy, EntryKind, Programs, Store, StoreSnapshot, Watch
 from cannery.protocol.representation import encode_leb128
+from cannery.replica import view
 from cannery.replica.block import (
     GENESIS_HASH,
     Block,
@@ -152,6 +153,7 @@ class Subnet:
     _pending_config: ReplicaConfig | None
     _has_work: bool
     _next_timer_ns: int | None
+    _known: view.Known
 
     def __init__(
         self,
@@ -225,7 +227,8 @@ class Subnet:
     def _admit(self, ingress: Ingress, ticket: object) -> Submitted:
         if self._condemned:
             self._check_condemned(EntryKind.INSPECT, ingress.sender, ingress)
-        admission = admit(self._durable, ingress, self._doors.programs, self._doors.watch, self.time_ns)
+        doors = self._doors
+        admission = admit(self._durable, ingress, doors.programs, doors.watch, self.time_ns, self._known)
         if isinstance(admission, Admitted):
             self._pool.add(ingress, ticket)
             self._refusals.forget(ingress.request_id)
@@ -354,7 +357,7 @@ class Subnet:
             except Reject as reject:
                 return QueryResult(b"", reject)
         return run_query(
-            self._durable, query, self.time_ns, doors.programs, doors.watch, doors.certify, self._config
+            self._durable, query, self.time_ns, doors.programs, doors.watch, doors.certify, self._known
         )
 
     def _check_condemned(self, kind: EntryKind, sender: bytes, call: Ingress | Query) -> None:
@@ -425,6 +428,7 @@ class Subnet:
 
     def _open(self) -> None:
         self._store = self._doors.open_store()
+        self._known = view.Known()
         record = self._store.get(HEAD_KEY)
         self._head = (
             HEAD.decode(record) if record is not None else HeadRecord(0, GENESIS_HASH, GENESIS_HASH, 0, 1)

@@ -40,12 +40,13 @@ def open_subnet(config: NodeConfig) -> Subnet:
     clock = SystemClock()
     running = RunningFile(str(folder.running))
     condemned = take_condemned(running, folder.condemned, clock.now_ns())
+    watch = CpuWatch(running)
     doors = Doors(
         open_store=lambda: RocksStore(str(folder.store)),
-        programs=PythonPrograms(config.third_party),
+        programs=PythonPrograms(config.third_party, watch=watch, condemned=condemned),
         clock=clock,
         entropy=SystemEntropy(),
-        watch=CpuWatch(running),
+        watch=watch,
         certify=data_certifier(keys.root, clock),
         free_bytes=spool_free_bytes(folder.store.parent),
     )

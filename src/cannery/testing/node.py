@@ -90,8 +90,8 @@ class Node:
         self._third_party = third_party
         self._limits = limits
         self._entropy = SeededEntropy(seed)
-        self._programs = PythonPrograms(third_party)
         self._watch = CpuWatch()
+        self._programs = PythonPrograms(third_party, watch=self._watch)
         self._answers: dict[int, Answer | Rejected] = {}
         self._ticket = 0
         self.subnet = self._open()
