@@ -7,13 +7,13 @@ message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cannery.candid import types as ct
 from cannery.candid.binding import BINDING_ATTRIBUTE
-from cannery.candid.codec import decoder, encoder
+from cannery.candid.codec import encoder
 from cannery.candid.errors import CandidError
 from cannery.candid.python import type_of
 from cannery.errors import RejectCode, Trap
@@ -22,6 +22,9 @@ from cannery.protocol.principal import Principal
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
+
+Encode = Callable[[Sequence[object]], bytes]
+Decode = Callable[[bytes], tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +70,13 @@ def encode_args(*values: object, types: Sequence[object] | None = None) -> bytes
     hints = [_inferred(value, "encode_args") for value in values] if types is None else list(types)
     if len(hints) != len(values):
         raise TypeError(f"encode_args: {len(values)} values, {len(hints)} types")
-    return encode_arguments("encode_args", tuple(type_of(hint) for hint in hints), values)
+    return encode_arguments("encode_args", encoder(tuple(type_of(hint) for hint in hints)), values)
 
 
-def encode_arguments(method: str, types: tuple[ct.Type, ...], values: Sequence[object]) -> bytes:
+def encode_arguments(method: str, encode: Encode, values: Sequence[object]) -> bytes:
     """Encode the arguments of a call; raise TypeError naming the method where they do not fit."""
     try:
-        return encoder(types)(values)
+        return encode(values)
     except CandidError as error:
         raise TypeError(f"arguments of {method}: {error}") from None
 
@@ -136,7 +139,7 @@ class RawOutcome(Outcome[bytes]):
     __slots__ = ()
 
 
-def read_outcome(outcome: CallOutcome, types: tuple[ct.Type, ...]) -> Outcome[object]:
+def read_outcome(outcome: CallOutcome, decode: Decode) -> Outcome[object]:
     """Decode an outcome; a reply that is not of these types counts as a reject, so that a continuation can
     clean up."""
     if outcome.reject_code:
@@ -144,11 +147,11 @@ def read_outcome(outcome: CallOutcome, types: tuple[ct.Type, ...]) -> Outcome[ob
             None, outcome.reject_code, outcome.reject_message, outcome.cycles_refunded, outcome.error_code
         )
     try:
-        values = decoder(types)(outcome.reply)
+        values = decode(outcome.reply)
     except CandidError as error:
         text = f"the reply is not of the expected type: {error}"
         return Outcome(None, RejectCode.CANISTER_ERROR, text, outcome.cycles_refunded)
-    value: object = values if len(types) > 1 else values[0] if types else None
+    value: object = values if len(values) > 1 else values[0] if values else None
     return Outcome(value, 0, "", outcome.cycles_refunded)
 
 

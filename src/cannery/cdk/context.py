@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar, cast, overload
 
 from cannery import limits
 from cannery.candid import types as ct
+from cannery.candid.codec import decoder
 from cannery.cdk.calls import Call, Outcome, Pending, read_outcome, read_raw_outcome
 from cannery.cdk.entries import ContinuationEntry, TimerEntry
 from cannery.cdk.forward import FORWARD, encode_answerer
@@ -148,7 +149,7 @@ class Context:
         # The call's result types were declared as T; without any, T is bytes.
         if call.results is None:
             return cast(Outcome[T], read_raw_outcome(reply))
-        return cast(Outcome[T], read_outcome(reply, call.results))
+        return cast(Outcome[T], read_outcome(reply, decoder(call.results)))
 
     def _forward(self, call: Call[T], saved: object, cycles: int) -> Pending[T]:
         if saved is not NOTHING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from cannery import limits
 from cannery.candid import types as ct
-from cannery.candid.codec import encoder
+from cannery.candid.codec import decoder, encoder
 from cannery.candid.python import nat32, nat64, record, type_of
 from cannery.cdk.calls import Outcome, Pending, encode_arguments, read_outcome
 from cannery.cdk.failure import failure_text
@@ -221,7 +221,7 @@ class DeliveryView(Generic[V, R]):
         ]
         if lane is None or not parcels:
             return NO_ANSWER
-        outcome = read_outcome(self._system.outcome, (ct.Vec(self._delivery.receipt_type),))
+        outcome = read_outcome(self._system.outcome, self._delivery.decode_receipts)
         receipts, reason = _receipts(outcome, len(parcels))
         if receipts is not None:
             self._take_off(to, parcels)
@@ -342,12 +342,12 @@ class Delivery(Part, Generic[V, R]):
         self.queue_count_max = queue_count_max
         self.dead_count_max = dead_count_max
         self.give_up_ns = give_up_ns
-        self.receipt_type = type_of(receipt)
         self.function: Callable[..., object] | None = None
         self.results: tuple[ct.Type, ...] = ()
         self._reporter = ""
         parcel_type = ct.tuple_record(ct.Nat64(), ct.Nat64(), type_of(value))
-        self._batch_types: tuple[ct.Type, ...] = (ct.Vec(parcel_type),)
+        self._encode_batch = encoder((ct.Vec(parcel_type),))
+        self.decode_receipts = decoder((ct.Vec(type_of(receipt)),))
         self._encode_value = encoder((type_of(value),))
         # Hints made at run time; the views' annotations above say the same to type checkers.
         queued: Any = tuple[nat64, value]  # type: ignore[valid-type]
@@ -377,7 +377,7 @@ class Delivery(Part, Generic[V, R]):
     def encode_batch(self, parcels: list[_Parcel[V]]) -> bytes:
         """Encode a batch as the argument of the receivers' method."""
         batch = [(created_ns, id, value) for id, created_ns, value in parcels]
-        return encode_arguments(self.method, self._batch_types, (batch,))
+        return encode_arguments(self.method, self._encode_batch, (batch,))
 
     def size_of(self, value: V) -> int:
         """Return the size of a value in a batch, near enough to keep batches below their bound."""

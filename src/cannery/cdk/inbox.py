@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from cannery import limits
-from cannery.candid import types as ct
-from cannery.candid.python import nat64, type_of
+from cannery.candid.python import nat64
 from cannery.cdk.part import CollectionSpec, Part, bound_view
 from cannery.cdk.stable_map import MapView, StableMap
 from cannery.errors import Trap
@@ -74,7 +73,6 @@ class Inbox(Part, Generic[R]):
         self.name = ""
         hint: Any = tuple[nat64, nat64, list[tuple[nat64, nat64, receipt]]]  # type: ignore[valid-type] # a hint at run time
         self._senders: StableMap[Principal, _Known[R]] = StableMap(Principal, hint)
-        self.receipt_type: ct.Type = type_of(receipt)
 
     def __set_name__(self, owner: type, name: str) -> None:
         if not self.name:

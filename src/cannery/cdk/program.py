@@ -174,13 +174,14 @@ def _check_pending(name: str, results: tuple[ct.Type, ...], pending: Pending[obj
 
 
 def _continuation_runner(d: Description, entry: ContinuationEntry) -> Runner:
-    types, saved = entry.outcome, entry.saved
+    decode = None if entry.outcome is None else decoder(entry.outcome)
+    saved = entry.saved
     answer = _answer(entry.name, entry.results, entry.now, entry.later)
     answerer = (f"c:{entry.name}", entry.results)
 
     def run(system: System) -> None:
         outcome: Outcome[object] = (
-            read_raw_outcome(system.outcome) if types is None else read_outcome(system.outcome, types)
+            read_raw_outcome(system.outcome) if decode is None else read_outcome(system.outcome, decode)
         )
         args = (outcome,) if saved is None else (outcome, saved.read(system.saved, system))
         try:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar, overload
 
 from cannery.candid import types as ct
-from cannery.cdk.calls import Call, encode_arguments
+from cannery.candid.codec import encoder
+from cannery.cdk.calls import Call, Encode, encode_arguments
 from cannery.cdk.hints import (
     DeclarationError,
     candid_type,
@@ -61,21 +62,22 @@ def method(
 def _caller(function: Callable[Concatenate[S, P], R], name: str) -> Callable[Concatenate[S, P], Call[R]]:
     where = function.__qualname__
     parameter_names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
-    known: list[tuple[Types, Types]] = []
+    known: list[tuple[Encode, Types]] = []
 
     def make_call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         if not known:
             # Hints are resolved at the first call, when every class of the module is there.
-            known.append(_signature(function, where, type(self)._names))
-        types, results = known[0]
+            types, results = _signature(function, where, type(self)._names)
+            known.append((encoder(types), results))
+        encode, results = known[0]
         values = list(args)
         for parameter in parameter_names[len(values) :]:
             if parameter not in kwargs:
                 raise TypeError(f"{where}: argument {parameter!r} is missing")
             values.append(kwargs[parameter])
-        if len(values) != len(types) or len(kwargs) + len(args) != len(types):
+        if len(kwargs) + len(args) != len(parameter_names):
             raise TypeError(f"{where} takes {', '.join(parameter_names) or 'nothing'}")
-        return Call(self.canister.raw, name, encode_arguments(where, types, values), results)
+        return Call(self.canister.raw, name, encode_arguments(where, encode, values), results)
 
     make_call.__name__ = function.__name__
     make_call.__qualname__ = where

@@ -32,7 +32,7 @@ D = TypeVar("D")
 class _Keys(Generic[K]):
     """The keys of one collection in one activation: what maps and sets share."""
 
-    __slots__ = ("_after", "_codec", "_counted", "_slot", "_system", "_where")
+    __slots__ = ("_codec", "_counted", "_slot", "_system", "_where")
 
     def __init__(self, system: System, slot: bytes, codec: KeyCodec, where: str, counted: bool) -> None:
         self._system = system
@@ -40,9 +40,13 @@ class _Keys(Generic[K]):
         self._codec = codec
         self._where = where
         self._counted = counted
-        after = next_prefix(slot)
+
+    @property
+    def _after(self) -> bytes:
+        """What comes after every key of the collection."""
+        after = next_prefix(self._slot)
         assert after is not None, "slots do not begin with ff"
-        self._after = after
+        return after
 
     def stored(self, key: object) -> bytes:
         """Return the stored key of an author's key."""
