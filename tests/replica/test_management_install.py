@@ -30,6 +30,7 @@ from cannery.candid.codec import encoder
 from cannery.candid.types import Nat64
 from cannery.limits import CHUNK_COUNT_MAX, CHUNK_SIZE_BYTES_MAX, HOOK_CPU_NS_MAX
 from cannery.ports import Stopped
+from cannery.replica.block import PriceSchedule
 from cannery.replica.management import types as t
 from cannery.replica.rounds import run_round
 from cannery.testing.store import MemoryStore
@@ -625,6 +626,24 @@ def test_refunds_of_late_responses_are_credited() -> None:
         world.answer(request_id)
     world.manage(OWNER, "start_canister", t.CanisterIdRecord(other))
     assert world.account(puppet).cycles == 10**12
+
+
+def test_hooks_are_charged_and_cannot_be_run_on_credit() -> None:
+    world = World(prices=PriceSchedule(per_message=100))
+    module_hash = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(Tally))
+    made = world.manage(
+        OPERATOR, "create_canister", t.CreateCanisterArgs(t.CanisterSettings([OWNER]))
+    ).canister_id
+    args = t.InstallChunkedCodeArgs(MODES["install"], made, None, [], module_hash, number(1))
+    world.manage(OPERATOR, "cannery_top_up", t.TopUpArgs(made, 99))
+    with pytest.raises(Rejected, match="its init costs 100"):
+        world.manage(OWNER, "install_chunked_code", args)
+    assert world.account(made).cycles == 99
+    world.manage(OPERATOR, "cannery_top_up", t.TopUpArgs(made, 901))
+    world.manage(OWNER, "install_chunked_code", args)
+    assert world.account(made).cycles == 900
+    deploy(world, made, TallyNext, arg=number(1))
+    assert world.account(made).cycles == 600
 
 
 # --- limits -------------------------------------------------------------------------------------------------

@@ -199,6 +199,16 @@ def is_frozen(
     return shortage(config, canister, account, now_ns, priced_from_ns) > 0
 
 
+def work_cost(prices: PriceSchedule, size_bytes: int, touched: int, calls_made: int) -> int:
+    """Give what an activation costs: its argument and the values it moved, keys it touched, calls it made."""
+    return (
+        prices.per_message
+        + prices.per_byte * size_bytes
+        + prices.per_key * touched
+        + prices.per_call * calls_made
+    )
+
+
 def message_fee(prices: PriceSchedule, size_bytes: int) -> int:
     """Give what a message costs before it runs."""
     return prices.per_message + prices.per_byte * size_bytes

@@ -10,8 +10,10 @@ from cannery.errors import Reject, RejectCode
 from cannery.ports import EntryKind, Program
 from cannery.replica.activation import Activation
 from cannery.replica.block import message_identity
+from cannery.replica.cycles import burn, work_cost
 from cannery.replica.logs import append_log
 from cannery.replica.state import MessageOverlay
+from cannery.replica.view import show
 
 
 def run_hook(
@@ -40,5 +42,13 @@ def run_hook(
     if failure is not None:
         raise Reject(RejectCode(failure.code), f"{failure.text} (in {kind.name.lower()})", failure.error_code)
     state.note_work(activation.touched, activation.bytes_moved)
+    size_bytes = len(arg) + activation.bytes_moved
+    cost = work_cost(state.view.config.prices, size_bytes, activation.touched, 0)
+    if burn(message, canister_id, cost) < cost:
+        raise Reject(
+            RejectCode.SYS_TRANSIENT,
+            f"Canister {show(canister_id)} is out of cycles: its {kind.name.lower()} costs {cost}. Top it up",
+            "IC0207",
+        )
     for line in activation.lines or ():
         append_log(message, canister_id, line)
