@@ -246,7 +246,7 @@ class Node:
             crash()
         else:
             self.subnet.close()
-        self._programs.close()
+        # Loaded programs stay: they keep nothing between runs, and loading is most of a start.
         self._answers.clear()
         self.subnet = self._open()
         self.run()
