@@ -171,14 +171,14 @@ def read_response(connection: socket.socket) -> httpx.Response:
         return read_one(stream)
 
 
-def read_one(stream: BinaryIO) -> httpx.Response:
+def read_one(stream: BinaryIO, *, has_body: bool = True) -> httpx.Response:
     """Read one response with a content-length off a connection."""
     status = int(stream.readline().split()[1])
     headers = []
     while line := stream.readline().strip():
         name, _, value = line.partition(b":")
         headers.append((name, value.strip()))
-    size = int(dict(headers).get(b"content-length", b"0"))
+    size = int(dict(headers).get(b"content-length", b"0")) if has_body else 0
     return httpx.Response(status, headers=headers, content=stream.read(size))
 
 

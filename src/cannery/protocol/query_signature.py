@@ -7,17 +7,19 @@ Which node keys count is for whoever read them from a certificate to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import TypeAlias
 
 import msgspec
 
 from cannery.errors import DecodeError
 from cannery.limits import CBOR_DEPTH_MAX, QUERY_SIGNATURE_COUNT_MAX
-from cannery.protocol.cbor import CborError, CborSource, decode_any_keys, encode
+from cannery.protocol.cbor import SELF_DESCRIBE_PREFIX, CborError, CborSource, decode_any_keys, encode
+from cannery.protocol.hash_tree import encode_blob
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import PRINCIPAL_SIZE_BYTES_MAX, Principal
 from cannery.protocol.public_key import CanisterKey, PublicKeyError, parse_public_key
-from cannery.protocol.representation import hash_map
+from cannery.protocol.representation import encode_leb128, hash_map
 
 RESPONSE_DOMAIN = b"\x0bic-response"
 _TIMESTAMP_NS_MAX = 2**64 - 1
@@ -82,8 +84,40 @@ def verify_query_answer(
 
 
 def _signed_message(answer: QueryAnswer, request_id: bytes, timestamp_ns: int) -> bytes:
+    if isinstance(answer, QueryReplied):
+        return RESPONSE_DOMAIN + _replied_hash(answer.arg, request_id, timestamp_ns)
     fields = _answer_fields(answer) | {"timestamp": timestamp_ns, "request_id": request_id}
     return RESPONSE_DOMAIN + hash_map(fields)
+
+
+def _digest(data: bytes) -> bytes:
+    return sha256(data).digest()
+
+
+_NAME_REPLY, _NAME_REQUEST_ID, _NAME_STATUS, _NAME_TIMESTAMP = (
+    _digest(name) for name in (b"reply", b"request_id", b"status", b"timestamp")
+)
+assert _NAME_STATUS < _NAME_TIMESTAMP < _NAME_REPLY < _NAME_REQUEST_ID, (
+    "the hash of a reply concatenates its fields in the order of their names' hashes"
+)
+_REPLIED_HEAD = _NAME_STATUS + _digest(b"replied") + _NAME_TIMESTAMP
+_NAME_ARG = _digest(b"arg")
+
+
+def _replied_hash(arg: bytes, request_id: bytes, timestamp_ns: int) -> bytes:
+    """Hash a reply: the same as `hash_map`, its order known beforehand."""
+    return _digest(
+        b"".join(
+            (
+                _REPLIED_HEAD,
+                _digest(encode_leb128(timestamp_ns)),
+                _NAME_REPLY,
+                _digest(_NAME_ARG + _digest(arg)),
+                _NAME_REQUEST_ID,
+                _digest(request_id),
+            )
+        )
+    )
 
 
 def _answer_fields(answer: QueryAnswer) -> dict[str, CborSource]:
@@ -104,11 +138,37 @@ def _answer_fields(answer: QueryAnswer) -> dict[str, CborSource]:
 
 def encode_query_response(answer: QueryAnswer, signatures: Sequence[NodeSignature], *, tagged: bool) -> bytes:
     """Encode the body of the HTTP response to a query."""
+    if isinstance(answer, QueryReplied) and len(signatures) == 1:
+        return _encode_replied(answer.arg, signatures[0], tagged)
     signature_fields: list[CborSource] = [
         {"timestamp": one.timestamp_ns, "signature": one.signature, "identity": one.identity.raw}
         for one in signatures
     ]
     return encode(_answer_fields(answer) | {"signatures": signature_fields}, self_describe=tagged)
+
+
+# Maps and lists of a fixed shape, up to the bytes that differ.
+_STATUS_REPLIED = b"\xa3\x66status\x67replied\x65reply\xa1\x63arg"
+_ONE_SIGNATURE = b"\x6asignatures\x81\xa3\x69timestamp\x1b"
+_SIGNATURE = b"\x69signature"
+_IDENTITY = b"\x68identity"
+
+
+def _encode_replied(arg: bytes, signature: NodeSignature, tagged: bool) -> bytes:
+    """Encode a reply with one signature, the ordinary case, without laying out its maps."""
+    return b"".join(
+        (
+            SELF_DESCRIBE_PREFIX if tagged else b"",
+            _STATUS_REPLIED,
+            encode_blob(arg),
+            _ONE_SIGNATURE,
+            signature.timestamp_ns.to_bytes(8, "big"),
+            _SIGNATURE,
+            encode_blob(signature.signature),
+            _IDENTITY,
+            encode_blob(signature.identity.raw),
+        )
+    )
 
 
 def decode_query_response(body: bytes) -> QueryResponse:
