@@ -8,6 +8,7 @@ Keys, lock and layout of the data directory are `data_dir`'s.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
@@ -77,7 +78,7 @@ class ConfigFile(_Section, frozen=True, forbid_unknown_fields=True):
     limits: LimitsSection = LimitsSection()
     modules: ModulesSection = ModulesSection()
     prices: dict[str, int] = {}
-    gateway: dict[str, int | float] = {}
+    gateway: dict[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +151,19 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
     )
 
 
-def _gateway_settings(values: dict[str, int | float]) -> GatewaySettings:
-    defaults = GatewaySettings()
+def _gateway_settings(values: Mapping[str, object]) -> GatewaySettings:
     _check_names("gateway", values, {known.name for known in fields(GatewaySettings)})
-    for name, value in values.items():
-        default = getattr(defaults, name)
-        if isinstance(default, int) and not isinstance(value, int):
-            raise ConfigError(f"gateway.{name} must be a whole number")
-    return replace(defaults, **values)  # type: ignore[arg-type]  # names and types are checked above
+    try:
+        return msgspec.convert(dict(values), GatewaySettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"gateway: {error}") from error
 
 
-def _check_names(section: str, values: dict[str, int] | dict[str, int | float], known: set[str]) -> None:
+def _check_names(section: str, values: Mapping[str, object], known: set[str]) -> None:
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{section}.{name} is not a setting; there are {', '.join(sorted(known))}")
-        if value < 0:
+        if isinstance(value, int | float) and value < 0:
             raise ConfigError(f"{section}.{name} must not be negative")
 
 
