@@ -149,20 +149,21 @@ class Layer:
         if reverse:
             keys.reverse()
         place, count = 0, len(keys)
-        for key, stored in self._under.scan(start, end, reverse=reverse):
+        for pair in self._under.scan(start, end, reverse=reverse):
+            key = pair[0]
             while place < count and (keys[place] > key if reverse else keys[place] < key):
                 value = values.get(keys[place])
                 if value is not None:
                     yield keys[place], value
                 place += 1
-            if place < count and keys[place] == key:
-                place += 1
             if key in values:
+                if place < count and keys[place] == key:
+                    place += 1
                 value = values[key]
                 if value is not None:
                     yield key, value
             elif self._ranges is None or not self._ranges.covers(key):
-                yield key, stored
+                yield pair
         for key in keys[place:]:
             value = values.get(key)
             if value is not None:
