@@ -1,34 +1,15 @@
-"""Code: install, reinstall, upgrade, chunks, modules. An upgrade commits whole or leaves no trace."""
+"""Code: install, reinstall, upgrade. An upgrade commits whole or leaves no trace."""
 
 from __future__ import annotations
 
-import gzip
 from hashlib import sha256
 
 import pytest
 
 from cannery import (
-    Call,
     Canister,
-    Context,
-    Pending,
-    Principal,
-    RawOutcome,
-    StableCell,
-    StableMap,
-    continuation,
-    health,
-    init,
-    nat64,
-    post_upgrade,
-    pre_upgrade,
-    query,
-    timer,
-    update,
 )
-from cannery.candid.codec import encoder
-from cannery.candid.types import Nat64
-from cannery.limits import CHUNK_COUNT_MAX, CHUNK_SIZE_BYTES_MAX, HOOK_CPU_NS_MAX
+from cannery.limits import HOOK_CPU_NS_MAX
 from cannery.ports import Stopped
 from cannery.replica.block import PriceSchedule
 from cannery.replica.management import types as t
@@ -47,230 +28,25 @@ from tests.replica.management_world import (
     order_result,
     puppet_manage,
 )
-
-MODES = {
-    "install": t.InstallMode.install(),
-    "reinstall": t.InstallMode.reinstall(),
-    "upgrade": t.InstallMode.upgrade(None),
-}
-
-
-class Tally(Canister):
-    """Version 1: a count and some names, a hook at its end, calls and timers that stay open."""
-
-    count = StableCell(nat64, 0)
-    names = StableMap(str, nat64)
-    ended = StableCell(nat64, 0)
-
-    @init
-    def begin(self, ctx: Context, start: nat64) -> None:
-        """Begin at a number; 13 is refused."""
-        if start == 13:
-            ctx.trap("unlucky")
-        self.count.set(start)
-        ctx.log(f"begun at {start}")
-
-    @pre_upgrade
-    def end(self, ctx: Context) -> None:
-        """Note that the old version ended."""
-        self.ended.set(ctx.version)
-        if self.count.get() == 99:
-            ctx.trap("cannot end")
-
-    @query
-    def get(self, ctx: Context) -> nat64:
-        """Give the count."""
-        return self.count.get()
-
-    @query
-    def ended_at(self, ctx: Context) -> nat64:
-        """Give the version in which the old code ended."""
-        return self.ended.get()
-
-    @update
-    def set(self, ctx: Context, value: nat64) -> None:
-        """Set the count."""
-        self.count.set(value)
-
-    @update
-    def hold(self, ctx: Context, callee: Principal) -> Pending[nat64]:
-        """Stop another canister, which may take long."""
-        arg = encode_argument("stop_canister", t.CanisterIdRecord(callee))
-        return ctx.call(Call.raw(MANAGEMENT, "stop_canister", arg), then=self.held, saved=nat64(7))
-
-    @continuation
-    def held(self, ctx: Context, outcome: RawOutcome, saved: nat64) -> nat64:
-        """Answer with the saved number."""
-        return saved
-
-    @update
-    def tick_after(self, ctx: Context, seconds: nat64) -> None:
-        """Set a timer."""
-        ctx.timer_set(self.tick, after_s=seconds)
-
-    @timer
-    def tick(self, ctx: Context) -> None:
-        """Count."""
-        self.count.set(self.count.get() + 1)
-
-
-class TallyNext(Canister):
-    """Version 2: keeps everything, adds a collection, starts with an argument, has a health query."""
-
-    count = StableCell(nat64, 0)
-    names = StableMap(str, nat64)
-    ended = StableCell(nat64, 0)
-    added = StableMap(nat64, str)
-
-    @post_upgrade
-    def resume(self, ctx: Context, step: nat64) -> None:
-        """Add to the count; 13 is refused."""
-        if step == 13:
-            ctx.trap("unlucky")
-        self.count.set(self.count.get() + step)
-        self.added.put(nat64(ctx.version), "resumed")
-        ctx.log("resumed")
-
-    @health
-    def is_well(self, ctx: Context) -> bool:
-        """Say whether the count is below a thousand."""
-        return self.count.get() < 1_000
-
-    @query
-    def get(self, ctx: Context) -> nat64:
-        """Give the count."""
-        return self.count.get()
-
-    @query
-    def ended_at(self, ctx: Context) -> nat64:
-        """Give the version in which the old code ended."""
-        return self.ended.get()
-
-    @continuation
-    def held(self, ctx: Context, outcome: RawOutcome, saved: nat64) -> nat64:
-        """Answer with the saved number and a thousand."""
-        return nat64(saved + 1_000)
-
-    @timer
-    def tick(self, ctx: Context) -> None:
-        """Count by ten."""
-        self.count.set(self.count.get() + 10)
-
-
-class TallyWithoutContinuation(Canister):
-    """Lacks the continuation."""
-
-    count = StableCell(nat64, 0)
-
-    @timer
-    def tick(self, ctx: Context) -> None:
-        """Count."""
-
-
-class TallyWithoutTimer(Canister):
-    """Lacks the timer's method."""
-
-    count = StableCell(nat64, 0)
-
-    @continuation
-    def held(self, ctx: Context, outcome: RawOutcome, saved: nat64) -> nat64:
-        """Answer with the saved number."""
-        return saved
-
-
-class TallyWithOtherSaved(Canister):
-    """Wants another saved value."""
-
-    count = StableCell(nat64, 0)
-
-    @continuation
-    def held(self, ctx: Context, outcome: RawOutcome, saved: str) -> nat64:
-        """Answer."""
-        return nat64(len(saved))
-
-    @timer
-    def tick(self, ctx: Context) -> None:
-        """Count."""
-
-
-class TallyWithOtherTypes(Canister):
-    """Has another idea of what is stored."""
-
-    count = StableCell(str, "")
-    names = StableMap(nat64, nat64)
-
-
-class Plain(Canister):
-    """No hooks at all."""
-
-    @query
-    def hello(self, ctx: Context) -> str:
-        """Greet."""
-        return "hello"
-
-
-def number(value: int) -> bytes:
-    return encoder((Nat64(),))((value,))
-
-
-def tally(world: World, start: int = 5) -> Principal:
-    """Create a canister of the owner's with version 1."""
-    module_hash = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(Tally))
-    args = t.CreateInstalledArgs(module_hash, number(start), [OWNER])
-    made = world.manage(OPERATOR, "cannery_create_installed", args)
-    assert isinstance(made, t.CanisterIdRecord)
-    return made.canister_id
-
-
-def deploy(
-    world: World,
-    canister: Principal,
-    cls: type[Canister],
-    mode: str = "upgrade",
-    arg: bytes = b"",
-    tag: str = "",
-) -> None:
-    """Install a class by its hash, as the owner; an operator has brought it before."""
-    module_hash = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(cls, tag))
-    args = t.InstallChunkedCodeArgs(MODES[mode], canister, None, [], module_hash, arg)
-    world.manage(OWNER, "install_chunked_code", args)
-
-
-def status_of(world: World, canister: Principal) -> t.CanisterStatusResult:
-    status: t.CanisterStatusResult = world.ask(OPERATOR, "canister_status", t.CanisterIdRecord(canister))
-    return status
-
-
-def logs_of(world: World, canister: Principal) -> list[str]:
-    found = world.ask(OWNER, "fetch_canister_logs", t.FetchLogsArgs(canister))
-    return [line.content.decode() for line in found.canister_log_records]
-
-
-def get(world: World, canister: Principal, method: str = "get") -> int:
-    return int_result(world.query(OWNER, canister, method))
-
-
-def stopping(world: World, controllers: list[Principal]) -> Principal:
-    """Create a canister that stops and cannot come to an end, as it waits for its own stop."""
-    puppet = make_puppet(world)
-    settings = t.CanisterSettings(controllers=[OWNER, puppet, *controllers])
-    world.manage(OWNER, "update_settings", t.UpdateSettingsArgs(puppet, settings))
-    arg = encode_argument("stop_canister", t.CanisterIdRecord(puppet))
-    world.submit(OWNER, puppet, "order", order_argument(MANAGEMENT, "stop_canister", arg))
-    return puppet
-
-
-def hold_a_call(world: World, canister: Principal) -> tuple[bytes, Principal]:
-    """Leave a call of the canister open; starting the second canister again ends it."""
-    other = stopping(world, [canister])
-    request_id = world.submit(OWNER, canister, "hold", encode_argument_principal(other))
-    assert request_id not in world.answers
-    return request_id, other
-
-
-def encode_argument_principal(principal: Principal) -> bytes:
-    return encode_argument("cannery_operator_add", principal)
-
+from tests.replica.tally import (
+    MODES,
+    Plain,
+    Tally,
+    TallyNext,
+    TallyWithOtherSaved,
+    TallyWithOtherTypes,
+    TallyWithoutContinuation,
+    TallyWithoutTimer,
+    deploy,
+    encode_argument_principal,
+    get,
+    hold_a_call,
+    logs_of,
+    number,
+    status_of,
+    stopping,
+    tally,
+)
 
 # --- install ------------------------------------------------------------------------------------------------
 
@@ -353,115 +129,6 @@ def test_a_module_that_does_not_load_is_refused_and_not_kept() -> None:
     with pytest.raises(Rejected, match="cannot be imported"):
         world.manage(OPERATOR, "cannery_module_add", module)
     assert world.traces() == before
-
-
-# --- who brings modules ------------------------------------------------------------------------------------
-
-
-def test_only_operators_bring_modules_and_any_controller_installs_them() -> None:
-    world = World()
-    canister = tally(world)
-    module = world.programs.module_of(TallyNext)
-    by_content = t.InstallCodeArgs(MODES["upgrade"], canister, module, number(1))
-    with pytest.raises(Rejected, match="only operators bring modules"):
-        world.manage(OWNER, "install_code", by_content)
-    module_hash = world.manage(OPERATOR, "cannery_module_add", module)
-    assert module_hash == sha256(module).digest()
-    world.manage(OWNER, "install_code", by_content)
-    assert get(world, canister) == 6
-
-
-def test_a_canister_installs_what_is_known_and_brings_nothing() -> None:
-    world = World()
-    index = make_puppet(world)
-    made = puppet_manage(world, index, "create_canister", t.CreateCanisterArgs()).canister_id
-    module = world.programs.module_of(Tally)
-    with pytest.raises(Rejected, match="only operators bring modules"):
-        puppet_manage(
-            world, index, "install_code", t.InstallCodeArgs(MODES["install"], made, module, number(2))
-        )
-    module_hash = world.manage(OPERATOR, "cannery_module_add", module)
-    args = t.InstallChunkedCodeArgs(MODES["install"], made, None, [], module_hash, number(2))
-    puppet_manage(world, index, "install_chunked_code", args)
-    assert get(world, made) == 2
-
-
-def test_a_gzipped_module_is_known_by_the_hash_of_the_file_as_given() -> None:
-    world = World()
-    module = gzip.compress(world.programs.module_of(Tally), mtime=0)
-    made = world.manage(OPERATOR, "create_canister", t.CreateCanisterArgs()).canister_id
-    world.manage(OPERATOR, "install_code", t.InstallCodeArgs(MODES["install"], made, module, number(3)))
-    status = status_of(world, made)
-    assert status.module_hash == sha256(module).digest()
-    assert status.memory_metrics.wasm_binary_size == len(module)
-    assert get(world, made) == 3
-
-
-def test_a_module_is_stored_once_and_its_canisters_are_counted() -> None:
-    world = World()
-    first, second = tally(world), tally(world)
-    deploy(world, second, TallyNext, arg=number(0))
-    deploy(world, second, TallyNext, arg=number(0))
-    uses = {m.name: m.canisters for m in world.ask(OWNER, "cannery_module_list")}
-    assert uses == {"tests.Tally:Tally": 1, "tests.TallyNext:TallyNext": 1}
-    world.manage(OWNER, "uninstall_code", t.VersionedCanisterId(first))
-    deploy(world, second, Plain, "reinstall")
-    uses = {m.name: m.canisters for m in world.ask(OWNER, "cannery_module_list")}
-    assert uses == {"tests.Tally:Tally": 0, "tests.TallyNext:TallyNext": 0, "tests.Plain:Plain": 1}
-
-
-# --- chunks -------------------------------------------------------------------------------------------------
-
-
-def test_a_module_comes_in_chunks() -> None:
-    world = World()
-    made = world.manage(OPERATOR, "create_canister", t.CreateCanisterArgs()).canister_id
-    module = world.programs.module_of(Tally)
-    third = len(module) // 3
-    parts = [module[:third], module[third : 2 * third], module[2 * third :]]
-    chunks = [world.manage(OPERATOR, "upload_chunk", t.UploadChunkArgs(made, part)) for part in parts]
-    assert [c.hash for c in chunks] == [sha256(part).digest() for part in parts]
-    assert {c.hash for c in world.manage(OPERATOR, "stored_chunks", t.CanisterIdRecord(made))} == {
-        c.hash for c in chunks
-    }
-    assert status_of(world, made).memory_metrics.wasm_chunk_store_size == len(module)
-    wrong = t.InstallChunkedCodeArgs(
-        MODES["install"], made, None, chunks[:2], sha256(module).digest(), number(4)
-    )
-    with pytest.raises(Rejected, match="together have the hash"):
-        world.manage(OPERATOR, "install_chunked_code", wrong)
-    right = t.InstallChunkedCodeArgs(MODES["install"], made, made, chunks, sha256(module).digest(), number(4))
-    world.manage(OPERATOR, "install_chunked_code", right)
-    world.manage(OPERATOR, "clear_chunk_store", t.CanisterIdRecord(made))
-    assert world.manage(OPERATOR, "stored_chunks", t.CanisterIdRecord(made)) == []
-    assert get(world, made) == 4
-    missing = t.InstallChunkedCodeArgs(MODES["upgrade"], made, None, chunks, bytes(32), b"")
-    with pytest.raises(Rejected, match="not in the chunk store"):
-        world.manage(OPERATOR, "install_chunked_code", missing)
-
-
-def test_chunks_are_bounded() -> None:
-    world = World()
-    made = world.manage(OPERATOR, "create_canister", t.CreateCanisterArgs()).canister_id
-    with pytest.raises(Rejected, match="at most"):
-        world.manage(OPERATOR, "upload_chunk", t.UploadChunkArgs(made, bytes(CHUNK_SIZE_BYTES_MAX + 1)))
-    for number_ in range(CHUNK_COUNT_MAX):
-        world.manage(OPERATOR, "upload_chunk", t.UploadChunkArgs(made, b"%d" % number_))
-    world.manage(OPERATOR, "upload_chunk", t.UploadChunkArgs(made, b"0"))
-    with pytest.raises(Rejected, match="clear it first"):
-        world.manage(OPERATOR, "upload_chunk", t.UploadChunkArgs(made, b"one more"))
-    many = [t.ChunkHash(bytes(32))] * (CHUNK_COUNT_MAX + 1)
-    args = t.InstallChunkedCodeArgs(MODES["install"], made, None, many, bytes(32), b"")
-    with pytest.raises(Rejected, match="at most"):
-        world.manage(OPERATOR, "install_chunked_code", args)
-
-
-def test_the_store_of_another_canister_needs_its_controller() -> None:
-    world = World()
-    mine, other = tally(world), world.manage(OPERATOR, "create_canister", t.CreateCanisterArgs()).canister_id
-    args = t.InstallChunkedCodeArgs(MODES["upgrade"], mine, other, [], bytes(32), b"")
-    with pytest.raises(Rejected, match=f"Only controllers of canister {other}"):
-        world.manage(OWNER, "install_chunked_code", args)
 
 
 # --- upgrade ------------------------------------------------------------------------------------------------
