@@ -46,6 +46,14 @@ REFUSED = [
     ("x = list({1, 2})", "the order of a set differs"),
     ("x = tuple(set((1, 2)))", "the order of a set differs"),
     ("y = tuple(i for i in frozenset((1, 2)))", "the order of a set differs"),
+    ("import functools\n@functools.lru_cache\ndef f(): ...", "keeps values between messages"),
+    ("from functools import cache", "keeps values between messages"),
+    ("from decimal import getcontext", "use decimal.localcontext"),
+    ("def f(x=[]): ...", "a mutable default is shared"),
+    ("f = lambda *, x={}: x", "a mutable default is shared"),
+    ("class A: ...\ndef f():\n    A.x = 1", "A.x is shared between messages"),
+    ("import math\nmath.pi = 3", "math.pi is shared between messages"),
+    ("x = ','.join({'a', 'b'})", "the order of a set differs"),
     ("def f(:", "not valid Python"),
     ("\0", "not valid Python"),
 ]
@@ -79,7 +87,10 @@ def hash_of(data: bytes) -> bytes:
         found[x] = x
     return hashlib.sha256(data).digest()
 
-class Thing:
+def change(Thing):
+    Thing.x = 1
+
+class Other:
     def id(self, open: bool) -> bool:
         return open and self.id(open)
 """

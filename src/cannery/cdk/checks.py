@@ -89,6 +89,14 @@ _BUILTINS = MappingProxyType(
 _MUTABLE_CALLS = frozenset(
     {"list", "dict", "set", "bytearray", "deque", "defaultdict", "Counter", "OrderedDict"}
 )
+_KEEPERS = MappingProxyType(
+    {
+        "cache": "functools.cache keeps values between messages: compute them, or store them",
+        "lru_cache": "functools.lru_cache keeps values between messages: compute them, or store them",
+        "getcontext": "decimal's context is shared between messages: use decimal.localcontext",
+        "setcontext": "decimal's context is shared between messages: use decimal.localcontext",
+    }
+)
 _MUTABLE_NODES = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 _ORDERED_BY = frozenset({"list", "tuple", "iter", "enumerate", "zip", "map", "filter", "reversed"})
 
@@ -132,10 +140,12 @@ class _Checker:
         self.path = path
         self.known = known
         self.local_names: set[str] = set()
+        self.shared: set[str] = set()
 
     def check(self, tree: ast.Module) -> Iterator[tuple[int, str]]:
         """Yield line and text of each finding."""
         self.local_names = _bound_names(tree)
+        self.shared = _module_names(tree)
         for statement in tree.body:
             yield from self.global_statement(statement)
         for node in ast.walk(tree):
@@ -163,6 +173,17 @@ class _Checker:
             case ast.Call(func=ast.Name(id=name)) if name in _ORDERED_BY:
                 for argument in node.args:
                     yield from self.iterated(argument)
+            case ast.Call(func=ast.Attribute(attr="join")):
+                for argument in node.args:
+                    yield from self.iterated(argument)
+            case ast.Attribute(value=ast.Name(id="functools" | "decimal"), attr=name) if name in _KEEPERS:
+                yield node.lineno, _KEEPERS[name]
+            case ast.Attribute(ctx=ast.Store() | ast.Del(), value=ast.Name(id=name)) if name in self.shared:
+                yield node.lineno, f"{name}.{node.attr} is shared between messages: keep state in collections"
+            case ast.FunctionDef() | ast.Lambda():
+                for default in (*node.args.defaults, *node.args.kw_defaults):
+                    if default is not None and _is_mutable(default):
+                        yield default.lineno, "a mutable default is shared between messages: use None"
             case _:
                 return
 
@@ -181,6 +202,10 @@ class _Checker:
 
     def imported_from(self, node: ast.ImportFrom) -> Iterator[tuple[int, str]]:
         assert node.module is not None
+        if node.module in ("functools", "decimal"):
+            for alias in node.names:
+                if alias.name in _KEEPERS:
+                    yield node.lineno, _KEEPERS[alias.name]
         dotted = [f"{node.module}.{alias.name}" for alias in node.names]
         if all(name in LIBRARY for name in dotted):
             return
@@ -233,6 +258,21 @@ def _is_mutable(value: ast.expr) -> bool:
         name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
         return name in _MUTABLE_CALLS
     return False
+
+
+def _module_names(tree: ast.Module) -> set[str]:
+    """Collect the classes, functions and modules named at the top of a file that nothing inside rebinds."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+    return (
+        names
+        - {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        - {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+    )
 
 
 def _bound_names(tree: ast.Module) -> set[str]:
