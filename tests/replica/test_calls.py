@@ -6,6 +6,7 @@ import pytest
 
 from cannery.errors import RejectCode
 from cannery.replica import keys
+from cannery.replica.block import Configure, ReplicaConfig
 from cannery.replica.records import CanisterStatus
 from tests.replica.puppet import Act, pack, puppet
 from tests.replica.world import World
@@ -203,8 +204,6 @@ def test_more_calls_than_fit_are_refused_at_once_and_the_rest_are_answered(pair:
 
 
 def test_a_call_in_flight_survives_in_the_store_between_bounded_rounds() -> None:
-    from cannery.replica.block import Configure, ReplicaConfig
-
     pair = Pair()
     pair.world.round(Configure(ReplicaConfig(activation_count_max=1)))
     acts: list[Act] = [["call", pair.b, "run", [["reply", b"b"]], 0, [["pass"]]], ["later", 0]]
@@ -217,3 +216,25 @@ def test_a_call_in_flight_survives_in_the_store_between_bounded_rounds() -> None
     pair.world.round()
     assert pair.world.answers[ingress.request_id].reply == b"b"
     assert not pair.world.last.backlog
+
+
+def test_a_trap_of_the_named_continuation_is_the_answer_though_other_calls_are_open() -> None:
+    pair = Pair()
+    pair.world.round(Configure(ReplicaConfig(activation_count_max=4)))
+    slow: Act = [
+        "call",
+        pair.b,
+        "run",
+        [["call", pair.b, "run", [["reply", b""]], 0, [["pass"]]], ["later", 0]],
+    ]
+    named: Act = ["call", pair.b, "run", [["reply", b""]], 0, [["trap", "named"]]]
+    ingress = pair.world.ingress(
+        pair.a, "run", pack([named, [*slow, 0, [["put", b"late", b"1"]]], ["later", 0]])
+    )
+    pair.world.round(ingress)
+    pair.world.settle()
+    answers = [answer.reject_message for answer in pair.world.answers.values()]
+    assert len(answers) == 1
+    assert "trapped: named" in answers[0]
+    assert pair.world.value(pair.a, b"late") == b"1", "the other continuation still runs"
+    assert pair.open_count() == 0

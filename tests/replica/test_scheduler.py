@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cannery.ports import CallRequest
 from cannery.replica.block import ReplicaConfig
 from tests.replica.puppet import Act, pack, puppet
-from tests.replica.world import World
+from tests.replica.world import Script, World
 
 REPLY = pack([["reply", b""]])
 
 
 def test_a_canister_that_calls_itself_for_ever_starves_nobody() -> None:
-    from cannery.ports import CallRequest
-    from tests.replica.world import Script
-
     def spin(system) -> None:
         system.call(CallRequest(system.canister_id, "spin", b"", 0, "again"))
         if system.kind.name == "UPDATE":
@@ -89,3 +88,16 @@ def test_an_idle_world_has_nothing_to_do() -> None:
     assert outcome.next_timer_ns is None
     assert outcome.events.activations == 0
     assert len(outcome.batch.puts) == 2, "an empty round writes its block and the head alone"
+
+
+@pytest.mark.parametrize("bound", [1, 8])
+def test_a_flood_of_calls_from_outside_does_not_hold_up_a_response(bound: int) -> None:
+    world = World(ReplicaConfig(activation_count_max=bound))
+    flooded, other = world.add(puppet()), world.add(puppet())
+    asking = world.ingress(
+        flooded, "run", pack([["call", other, "run", [["reply", b""]], 0, [["pass"]]], ["later", 0]])
+    )
+    world.round(asking, *[world.ingress(flooded, "run", REPLY) for _ in range(100)])
+    for _ in range(8 // bound - 1):
+        world.round()
+    assert asking.request_id in world.answers

@@ -7,7 +7,7 @@ import pytest
 from cannery.errors import RejectCode
 from cannery.ports import Stopped
 from cannery.replica import keys
-from cannery.replica.block import Verdict, message_identity
+from cannery.replica.block import ReplicaConfig, Verdict, message_identity
 from cannery.replica.logs import read_log
 from cannery.replica.rounds import run_round
 from tests.replica.puppet import pack, puppet
@@ -157,6 +157,20 @@ def test_random_bytes_differ_between_messages_and_repeat_in_a_replay() -> None:
     acts = pack([["random", b"1"], ["random", b"2"], ["reply", b""]])
     world.round(world.ingress(a, "run", acts), world.ingress(b, "run", acts))
     drawn = [world.value(canister, key) for canister in (a, b) for key in (b"1", b"2")]
-    assert len(set(drawn)) == 4
+    again = pack([["random", b"3"], ["reply", b""]])
+    more = pack([["random", b"4"], ["reply", b""]])
+    world.round(world.ingress(a, "run", again), world.ingress(a, "run", more))
+    drawn += [world.value(a, b"3"), world.value(a, b"4")]
+    assert len(set(drawn)) == 6
     assert all(value is not None and len(value) == 40 for value in drawn)
     assert ALICE not in drawn
+
+
+def test_work_of_a_stopped_message_does_not_decide_where_the_round_ends() -> None:
+    world = World(ReplicaConfig(work_count_max=20))
+    canister = world.add(puppet())
+    busy = [["put", b"%d" % number, b"v"] for number in range(100)]
+    stopped = world.ingress(canister, "run", pack([*busy, ["stop"]]))
+    after = world.ingress(canister, "run", pack([["reply", b"next"]]))
+    world.round(stopped, after)
+    assert world.answers[after.request_id].reply == b"next"
