@@ -148,6 +148,7 @@ class Gateway:
                 self._check_address(request.address)
                 return await self._pages.node()
             case Verb.HEALTH:
+                self._check_address(request.address)
                 return await self._pages.health()
             case Verb.METRICS:
                 self._check_address(request.address)
