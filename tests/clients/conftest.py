@@ -1,4 +1,4 @@
-"""What the tests with real clients share: the probe canister on the worker's node, and Node.js with its packages."""
+"""What tests with real clients share: the probe canister on the node, and Node.js with its packages."""
 
 from __future__ import annotations
 

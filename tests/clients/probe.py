@@ -1,4 +1,4 @@
-"""A canister with one method for each thing that a client may meet: replies, rejects, traps, callers, sizes."""
+"""A canister with one method for each thing that a client meets: replies, rejects, traps, callers, sizes."""
 
 from cannery import Canister, Context, Principal, StableCell, nat32, nat64, query, update
 
