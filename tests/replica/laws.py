@@ -73,12 +73,17 @@ def check_counts(reader: StoreReader) -> None:
     contexts = _count(reader, keys.CONTEXTS)
     callbacks = _count(reader, keys.CALLBACKS)
     timers = _count(reader, keys.TIMERS)
+    parked: dict[bytes, int] = {}
+    for key, data in reader.scan(*keys.space_range(keys.TIMERS)):
+        if records.TIMER.decode(data).parked:
+            parked[keys.owner_of(key)] = parked.get(keys.owner_of(key), 0) + 1
     for key, data in reader.scan(*keys.space_range(keys.ACCOUNTS)):
         owner = keys.owner_of(key)
         account = records.ACCOUNT.decode(data)
         assert account.contexts_open == contexts.pop(owner, 0)
         assert account.calls_open == callbacks.pop(owner, 0)
         assert account.timers_open == timers.pop(owner, 0)
+        assert account.timers_parked == parked.get(owner, 0)
         lanes = account.lanes
         assert sum(lanes[1::2]) - sum(lanes[0::2]) == waiting.get(owner, 0)
     assert contexts == callbacks == timers == {}

@@ -109,7 +109,7 @@ def test_storage_costs_the_same_however_often_it_is_charged(pauses: list[float],
         for pause in pauses:
             world.time_ns += int(pause * 1e9)
             if touches:
-                world.round()
+                world.call(canister, "run", pack([["reply", b""]]))
                 world.edit(lambda message, canister=canister: settle_storage(message, canister))
         world.time_ns = start_ns + 40_000 * 10**9
         world.round()

@@ -14,7 +14,7 @@ from cannery.replica.reading import read_path
 from cannery.replica.records import CanisterRecord, CanisterStatus, RequestState
 from cannery.replica.rounds import run_round
 from tests.replica.puppet import pack, puppet
-from tests.replica.world import ALICE, BOB, CONTROLLER, Script, World
+from tests.replica.world import ALICE, BOB, CONTROLLER, OPERATOR, Script, World
 
 REPLY = pack([["reply", b"yes"]])
 
@@ -220,3 +220,22 @@ def test_blocks_are_kept_for_their_window() -> None:
     world.round(Configure(ReplicaConfig(block_window_count=5)))
     world.round()
     assert world.last.head.oldest_block == 9
+
+
+def test_operators_come_with_the_first_configuration_alone() -> None:
+    world = World()
+    world.round(Configure(ReplicaConfig(operators=(BOB,), block_window_count=7)))
+    found = [key[1:] for key, _ in world.store.scan(*keys.space_range(keys.OPERATORS))]
+    assert found == [OPERATOR]
+
+
+def test_an_answer_that_comes_after_its_status_was_pruned_leaves_none_behind() -> None:
+    world = World(ReplicaConfig(activation_count_max=1))
+    canister, other = world.add(puppet()), world.add(puppet())
+    waiting = pack([["call", other, "run", [["reply", b""]], 0, [["pass"]]], ["later", 0]])
+    ingress = world.ingress(canister, "run", waiting)
+    world.round(ingress)
+    world.round(seconds=3600)
+    world.round()
+    assert world.answers[ingress.request_id].reply == b""
+    assert list(world.store.scan(*keys.space_range(keys.REQUESTS))) == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cannery.ports import WriteBatch
 from cannery.replica import keys
 from cannery.replica.overlay import CachedReader, Layer, batch_of
-from cannery.testing.store import MemoryStore
+from tests.replica.memory import MemoryReader
 
 OWNERS = (b"\x01", b"\x02")
 short = st.binary(max_size=2)
@@ -66,7 +66,7 @@ def _apply(model: dict[bytes, bytes], layer: Layer, step: tuple) -> None:
 
 @given(st.dictionaries(full_keys, st.binary(max_size=2), max_size=20), steps)
 def test_layers_behave_as_one_map(stored: dict[bytes, bytes], plan: list[tuple]) -> None:
-    store = MemoryStore()
+    store = MemoryReader()
     store.write(WriteBatch(dict(stored)))
     reader = CachedReader(store)
     lower = Layer(reader)
@@ -97,7 +97,7 @@ def test_layers_behave_as_one_map(stored: dict[bytes, bytes], plan: list[tuple])
 
 
 def test_a_change_during_a_scan_shows_where_its_key_was_there() -> None:
-    store = MemoryStore()
+    store = MemoryReader()
     prefix = keys.owned(keys.STABLE, b"\x01")
     store.write(WriteBatch({prefix + bytes((n,)): b"old" for n in range(5)}))
     layer = Layer(CachedReader(store))
@@ -110,7 +110,7 @@ def test_a_change_during_a_scan_shows_where_its_key_was_there() -> None:
 
 
 def test_a_batch_is_the_same_whatever_was_read_besides() -> None:
-    store = MemoryStore()
+    store = MemoryReader()
     key = keys.owned(keys.STABLE, b"\x01", b"k")
     store.write(WriteBatch({key: b"same"}))
     batches = []
@@ -126,7 +126,7 @@ def test_a_batch_is_the_same_whatever_was_read_besides() -> None:
 
 
 def test_many_keys_in_any_order_are_scanned_in_order() -> None:
-    layer = Layer(MemoryStore())
+    layer = Layer(MemoryReader())
     prefix = keys.owned(keys.STABLE, b"\x01")
     for number in range(10_000):
         layer.put(prefix + (number * 7919 % 10_007).to_bytes(2, "big"), b"")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cannery.replica.block import decode_block, encode_block, state_hash
 from cannery.replica.rounds import run_round
-from cannery.testing.store import MemoryStore
+from tests.replica.memory import MemoryReader
 from tests.replica.puppet import Act, pack, puppet
 from tests.replica.world import World
 
@@ -65,7 +65,7 @@ def test_the_same_blocks_give_the_same_roots_under_two_hash_seeds() -> None:
 
 def test_replaying_all_blocks_on_a_copy_gives_the_same_state() -> None:
     world = World()
-    copy = MemoryStore()
+    copy = MemoryReader()
     copy.write(_whole(world))
     canister = world.add(puppet())
     copy.write(_whole(world))

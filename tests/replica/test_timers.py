@@ -8,7 +8,7 @@ from cannery.replica import keys
 from cannery.replica.block import Configure, PriceSchedule, ReplicaConfig
 from cannery.replica.cycles import mint
 from cannery.replica.records import CanisterStatus
-from cannery.replica.timers import unpark_timers
+from cannery.replica.timers import drop_timers, unpark_timers
 from tests.replica.puppet import Act, pack, puppet
 from tests.replica.world import World
 
@@ -121,3 +121,38 @@ def test_many_timers_due_at_once_are_spread_over_rounds() -> None:
     assert world.last.backlog
     world.settle()
     assert [world.account(canister).version for canister in canisters] == [501] * 3
+
+
+def test_timers_go_with_a_reinstall_parked_ones_too() -> None:
+    world = World()
+    canister = world.add(puppet())
+    _set(world, canister, 1, 0, ["put", b"n", b"1"])
+    record = world.canister(canister)
+    world.put_canister(canister, replace(record, status=CanisterStatus.STOPPED))
+    world.round(seconds=2)
+    assert world.account(canister).timers_parked == 1
+    world.put_canister(canister, record)
+    _set(world, canister, 1, 0, ["put", b"n", b"1"])
+    world.edit(lambda message: drop_timers(message, canister))
+    world.round(seconds=2)
+    account = world.account(canister)
+    assert (account.timers_open, account.timers_parked, account.queued_bytes) == (0, 0, 0)
+    assert list(world.store.scan(*keys.space_range(keys.DUE))) == []
+    assert world.value(canister, b"n") is None
+
+
+def test_a_timer_that_waits_while_its_canister_is_stopped_is_parked_too() -> None:
+    world = World(ReplicaConfig(activation_count_max=1))
+    busy, canister = world.add(puppet()), world.add(puppet())
+    _set(world, canister, 1, 0, ["put", b"n", b"1"])
+    calls = [world.ingress(busy, "run", pack([["reply", b""]])) for _ in range(3)]
+    world.round(*calls, seconds=2)
+    record = world.canister(canister)
+    world.put_canister(canister, replace(record, status=CanisterStatus.STOPPED))
+    world.settle()
+    assert world.account(canister).timers_parked == 1
+    assert world.value(canister, b"n") is None
+    world.put_canister(canister, record)
+    world.edit(lambda message: unpark_timers(message, canister))
+    world.round()
+    assert world.value(canister, b"n") == b"1"

@@ -76,7 +76,7 @@ def test_a_replay_obeys_verdicts_and_does_not_run_what_they_stopped() -> None:
 
     canister = world.add(Script({"slow": slow}))
     ingress = world.ingress(canister, "slow")
-    before = world.store.snapshot()
+    before = world.store.copy()
     outcome = world.round(ingress)
     assert len(runs) == 1, "the replay within the world ran nothing"
     again = run_round(before, outcome.block, world.shelf, Stopwatch())
@@ -98,7 +98,7 @@ def test_every_activation_is_watched_under_its_identity_and_the_watch_is_let_go(
     assert all(len(identity) == 32 for identity, _ in watch.began)
     assert watch.running == 0
     world.query(a, "read", pack([["reply", b""]]))
-    assert watch.began[3][1] == 200_000_000
+    assert watch.began[3] == (b"q" * 32, 200_000_000)
     assert watch.running == 0
 
 

@@ -35,8 +35,8 @@ from cannery.replica.records import (
 from cannery.replica.rounds import RoundOutcome, run_round, write_accounts
 from cannery.replica.scheduler import Scheduler
 from cannery.replica.state import Answer, MessageOverlay, RoundState
-from cannery.testing.store import MemoryStore
 from tests.replica.laws import check_laws
+from tests.replica.memory import MemoryReader
 
 START_NS = 1_700_000_000 * 1_000_000_000
 ALICE = b"\x01" * 28 + b"\x02"
@@ -91,7 +91,7 @@ class World:
     """One subnet and its history."""
 
     def __init__(self, config: ReplicaConfig | None = None) -> None:
-        self.store = MemoryStore()
+        self.store = MemoryReader()
         self.shelf = Shelf()
         self.number = 0
         self.previous_hash = GENESIS_HASH

@@ -53,7 +53,8 @@ class Route(msgspec.Struct, frozen=True, array_like=True):
 class ReplicaConfig(msgspec.Struct, frozen=True, array_like=True):
     """What an operator decides for a subnet; part of the replicated state, changed by a `Configure` input.
 
-    `operators` are added when they are not there yet: removing one is a call to the management canister.
+    `operators` are those of the first configuration of all; later ones come and go by calls to the management
+    canister.
     """
 
     subnet: int = 0

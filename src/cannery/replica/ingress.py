@@ -12,7 +12,7 @@ from cannery.errors import Reject, RejectCode
 from cannery.limits import METHOD_NAME_SIZE_CHARS_MAX
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
 from cannery.replica import keys
-from cannery.replica.block import Ingress, message_identity
+from cannery.replica.block import Ingress
 from cannery.replica.management.dispatch import admit_management
 from cannery.replica.overlay import CachedReader
 from cannery.replica.reads import ReadActivation
@@ -114,10 +114,7 @@ def _inspect(view: StateView, ingress: Ingress, now_ns: int, watch: Watch | None
         view, ingress.canister_id, EntryKind.INSPECT, ingress.method, ingress.arg, ingress.sender, now_ns
     )
     program = view.program(canister.module_hash)
-    identity = message_identity(
-        EntryKind.INSPECT, ingress.sender, ingress.canister_id, ingress.method, ingress.arg
-    )
-    failure = run_watched(program, activation, identity, view.config.query_cpu_ns_max, watch)
+    failure = run_watched(program, activation, ingress.request_id, view.config.query_cpu_ns_max, watch)
     if failure is not None:
         raise Reject(RejectCode(failure.code), failure.text, failure.error_code)
     if not activation.accepted:

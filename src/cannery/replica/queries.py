@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from cannery.errors import Reject, RejectCode, Trap
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
-from cannery.replica.block import message_identity
 from cannery.replica.ingress import check_argument
 from cannery.replica.management.dispatch import query_management
 from cannery.replica.reads import Certify, ReadActivation
@@ -52,7 +51,7 @@ def run_query(
     """Answer a query from a committed state."""
     view = StateView(reader, programs, known)
     try:
-        return QueryResult(_QueryRun(view, now_ns, watch, certify).answer(query))
+        return QueryResult(_QueryRun(view, query.request_id, now_ns, watch, certify).answer(query))
     except Reject as reject:
         return QueryResult(b"", reject)
 
@@ -60,10 +59,13 @@ def run_query(
 class _QueryRun:
     """One query from outside with all that it queries."""
 
-    __slots__ = ("_certify", "_count", "_depth", "_now_ns", "_view", "_watch")
+    __slots__ = ("_certify", "_count", "_depth", "_identity", "_now_ns", "_view", "_watch")
 
-    def __init__(self, view: StateView, now_ns: int, watch: Watch | None, certify: Certify | None) -> None:
+    def __init__(
+        self, view: StateView, identity: bytes, now_ns: int, watch: Watch | None, certify: Certify | None
+    ) -> None:
         self._view = view
+        self._identity = identity
         self._now_ns = now_ns
         self._watch = watch
         self._certify = certify
@@ -130,10 +132,7 @@ class _QueryRun:
         config = self._view.config
         composite = activation.kind is EntryKind.COMPOSITE_QUERY
         cpu_ns_max = config.composite_cpu_ns_max if composite else config.query_cpu_ns_max
-        identity = message_identity(
-            activation.kind, activation.caller, activation.canister_id, activation.name, activation.arg
-        )
-        return run_watched(program, activation, identity, cpu_ns_max, self._watch)
+        return run_watched(program, activation, self._identity, cpu_ns_max, self._watch)
 
 
 def _reply_of(activation: ReadActivation) -> bytes:

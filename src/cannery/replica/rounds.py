@@ -106,12 +106,17 @@ def _prefetch(state: RoundState) -> None:
 
 
 def _configure(state: RoundState, configure: Configure) -> None:
+    """Take a configuration into the state; its operators count at the first one only, later ones are added and
+    removed by operators.
+    """
     config = configure.config
+    is_first = state.layer.get(keys.CONFIG_KEY) is None
     if config.prices != state.view.config.prices:
         state.subnet.priced_from_ns = state.time_ns
+    if state.layer.get(keys.CONFIG_KEY) is None:
+        for operator in config.operators:
+            state.layer.put(keys.hashed(keys.OPERATORS, operator), b"")
     state.layer.put(keys.CONFIG_KEY, encode_config(config))
-    for operator in config.operators:
-        state.layer.put(keys.hashed(keys.OPERATORS, operator), b"")
     state.view.config = config
 
 
