@@ -20,6 +20,7 @@ type Entry = record {
   reply : opt Entry;
 };
 type Result = variant { ok : nat64; full; refused : text };
+// A book for guests.
 service : (owner : principal, opt nat32) -> {
   // Read the last entries.
   // At most 100 of them.
@@ -55,6 +56,7 @@ type Entry = record {
   reply : opt Entry;
 };
 type Result = variant { ok : nat64; full; refused : text };
+// A book for guests.
 service : (owner : principal, opt nat32) -> {
   // Read the last entries.
   // At most 100 of them.

@@ -51,6 +51,7 @@ PRINTED = [
     ("record {}", {}, "(record {})"),
     ("record { nat; text }", (1, "x"), '(record { 1 : nat; "x" })'),
     ("record { 5 : nat }", {"_5_": 1}, "(record { 5 = 1 : nat })"),
+    ("record { 5097222 : nat }", {"_5097222_": 1}, "(record { 5_097_222 = 1 : nat })"),
     ('record { "to be" : bool }', {"to be": False}, '(record { "to be" = false })'),
     ("record { query : bool }", {"query": False}, '(record { "query" = false })'),
     ("variant { ok; err : text }", Variant("ok"), "(variant { ok })"),

@@ -35,8 +35,8 @@ class Interface:
     """What a canister offers: type definitions, init arguments, and a service.
 
     `open_init_args` and `open_service` refer to `definitions` by name; the properties give them closed.
-    `docs` are the comment lines above methods and types (under `type NAME`). A file without a service has
-    `open_service` None; one whose canister takes no init arguments has none.
+    `docs` are the comment lines above methods, types (under `type NAME`) and the service (under `service :`).
+    A file without a service has `open_service` None; one whose canister takes no init arguments has none.
     """
 
     definitions: ct.Env
@@ -160,6 +160,7 @@ def parse_did(text: str) -> Interface:
 def _parse_main_service(
     tokens: Tokens, definitions: dict[str, ct.Type], docs: dict[str, tuple[str, ...]]
 ) -> Interface:
+    above = tokens.peek().docs
     if not tokens.accept("service"):
         return Interface(ct.Env(definitions), docs=docs)
     if not tokens.is_next(":"):
@@ -167,6 +168,8 @@ def _parse_main_service(
     tokens.expect(":")
     args: tuple[ct.Type, ...] = ()
     names: tuple[str | None, ...] = ()
+    if above:
+        docs["service :"] = above
     has_init = tokens.is_next("(")
     if has_init:
         args, names = parse_arguments(tokens, 0)
@@ -199,10 +202,10 @@ def format_did(interface: Interface) -> str:
     """Print an interface file: definitions sorted by name, then the service."""
     parts: list[Doc] = []
     for name, t in interface.definitions.definitions:
-        for line in interface.docs.get(f"type {name}", ()):
-            parts += [f"// {line}".rstrip(), HARD_LINE]
+        parts += _doc_lines(interface, f"type {name}")
         parts += ["type ", name, " = ", layout_type(t), ";", HARD_LINE]
     if interface.open_service is not None:
+        parts += _doc_lines(interface, "service :")
         parts.append("service : ")
         if interface.has_init:
             parts += [layout_arguments(interface.open_init_args, interface.init_arg_names), " -> "]
@@ -212,6 +215,13 @@ def format_did(interface: Interface) -> str:
             parts.append(layout_service(interface.open_service, dict(interface.docs)))
         parts.append(HARD_LINE)
     return render(join(*parts), _LINE_WIDTH_CHARS)
+
+
+def _doc_lines(interface: Interface, key: str) -> list[Doc]:
+    lines: list[Doc] = []
+    for line in interface.docs.get(key, ()):
+        lines += [f"// {line}".rstrip(), HARD_LINE]
+    return lines
 
 
 def interface_subtype(new: Interface, old: Interface) -> list[str]:

@@ -110,7 +110,7 @@ def _field_values(t: ct.Record, value: object) -> list[object]:
 
 
 def _label(f: ct.Field) -> str:
-    return str(f.id) if f.name is None else format_name(f.name)
+    return f"{f.id:_}" if f.name is None else format_name(f.name)
 
 
 def _format_primitive(t: ct.Type, value: object) -> str:

@@ -226,7 +226,7 @@ def layout_type(t: ct.Type) -> Doc:
 
 
 def _layout_label(f: ct.Field) -> str:
-    return str(f.id) if f.name is None else format_name(f.name)
+    return f"{f.id:_}" if f.name is None else format_name(f.name)
 
 
 def _layout_field(f: ct.Field) -> Doc:
