@@ -46,7 +46,7 @@ bench:
 
 fuzz:
 	@.ci/prepare test
-	@echo "cannery: fuzz (FUZZ_EXAMPLES=N for more or fewer than 20000 a law)"
+	@echo "cannery: fuzz (FUZZ_EXAMPLES=N for more or fewer than 2000 a law)"
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests -k $(FUZZ_TESTS) $(ARGS)
 
 clean:

@@ -21,7 +21,7 @@ from tests.node_under_test import NodeUnderTest
 settings.register_profile("default", max_examples=100, deadline=None)
 settings.register_profile(
     "fuzz",
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "20000")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

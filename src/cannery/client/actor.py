@@ -177,19 +177,16 @@ class AsyncMethod:
         return f"<async method {self._shape.signature} of {self._canister_id}>"
 
 
-class _Interfaced:
-    """What both actors share: names of methods, and nothing that could hide one."""
-
-    _canister_id: Principal
-    _interface: Interface
-    _shapes: dict[str, MethodShape]
+class MethodTable:
+    """The methods of one canister, compiled when first used."""
 
     def __init__(self, canister_id: Principal, interface: Interface) -> None:
-        self._canister_id = canister_id
+        self.canister_id = canister_id
         self._interface = interface
-        self._shapes = {}
+        self._shapes: dict[str, MethodShape] = {}
 
-    def _shape(self, name: str) -> MethodShape:
+    def shape(self, name: str) -> MethodShape:
+        """Give a method; raise `AttributeError` where there is none of this name."""
         shape = self._shapes.get(name)
         if shape is None:
             func = self._interface.methods.get(name)
@@ -198,44 +195,58 @@ class _Interfaced:
             shape = self._shapes[name] = shape_of(name, func, self._interface.docs.get(name, ()))
         return shape
 
-    def __dir__(self) -> list[str]:
+    def names(self) -> list[str]:
+        """List the methods."""
         return sorted(self._interface.methods)
 
-    def __repr__(self) -> str:
+    def describe(self) -> str:
+        """Write the canister with its methods, one a line."""
         lines = [f"  {signature_text(name, func)}" for name, func in self._interface.methods.items()]
-        return "\n".join([f"<canister {self._canister_id} with the methods", *lines, ">"])
+        return "\n".join([f"<canister {self.canister_id} with the methods", *lines, ">"])
 
 
-class Actor(_Interfaced):
+class Actor:
     """A canister, blocking: `actor.name(...)`, or `actor["name"]` where a name is no Python name."""
 
     def __init__(self, agent: Agent, canister_id: Principal, interface: Interface) -> None:
-        super().__init__(canister_id, interface)
         self._agent = agent
+        self._table = MethodTable(canister_id, interface)
 
     def __getattr__(self, name: str) -> Method:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         return self[name]
 
     def __getitem__(self, name: str) -> Method:
-        return Method(self._agent, self._canister_id, self._shape(name))
+        return Method(self._agent, self._table.canister_id, self._table.shape(name))
+
+    def __dir__(self) -> list[str]:
+        return self._table.names()
+
+    def __repr__(self) -> str:
+        return self._table.describe()
 
 
-class AsyncActor(_Interfaced):
+class AsyncActor:
     """A canister, async: `await actor.name(...)`."""
 
     def __init__(self, agent: AsyncAgent, canister_id: Principal, interface: Interface) -> None:
-        super().__init__(canister_id, interface)
         self._agent = agent
+        self._table = MethodTable(canister_id, interface)
 
     def __getattr__(self, name: str) -> AsyncMethod:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         return self[name]
 
     def __getitem__(self, name: str) -> AsyncMethod:
-        return AsyncMethod(self._agent, self._canister_id, self._shape(name))
+        return AsyncMethod(self._agent, self._table.canister_id, self._table.shape(name))
+
+    def __dir__(self) -> list[str]:
+        return self._table.names()
+
+    def __repr__(self) -> str:
+        return self._table.describe()
 
 
 def open_actor(agent: Agent, canister_id: Principal) -> Actor:

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import httpx
 
 from cannery.client.conversation import Conversation, Path, SignedCall, Status
 from cannery.client.errors import Unverified
-from cannery.client.exchange import Exchange, hold, hold_async
+from cannery.client.exchange import Exchange, WaitReport, hold, hold_async
 from cannery.client.transfer import ProgressReport
 from cannery.limits import CLIENT_EXCHANGE_COUNT_MAX
 from cannery.protocol.certificate import Certificate
@@ -38,34 +38,63 @@ _LIMITS = httpx.Limits(
 _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-class _Door:
-    """What both agents are made of: whom they speak for, whom they believe, how long they try."""
+class AgentOptions(TypedDict, total=False):
+    """What an agent may be told beside its node and its identity.
+
+    `root_key` (DER): whom to believe; without it the node's own word at first contact. `patience_s` (240):
+    how long an unreachable or busy node is asked again, a call at most until it expires (4 minutes).
+    `answer_wait_s` (300): how long to wait for a call that runs. `on_wait(reason)` hears of every pause,
+    `on_progress(bytes_there, bytes_in_all)` of large bodies on their way. `now_ns` is the clock.
+    """
+
+    root_key: bytes | None
+    patience_s: float
+    answer_wait_s: float
+    on_wait: WaitReport | None
+    on_progress: ProgressReport | None
+    now_ns: Callable[[], int]
+
+
+def _converse(identity: Identity | None, options: AgentOptions) -> Conversation:
+    return Conversation(
+        identity=identity or AnonymousIdentity(),
+        now_ns=options.get("now_ns", time.time_ns),
+        nonce=lambda: secrets.token_bytes(16),
+        root_key=options.get("root_key"),
+        patience_ns=int(options.get("patience_s", 240.0) * 1e9),
+        answer_wait_ns=int(options.get("answer_wait_s", 300.0) * 1e9),
+        on_progress=options.get("on_progress"),
+    )
+
+
+def _uses_proxies(url: str) -> bool:
+    """Say whether a proxy of the environment may be meant: not for this machine."""
+    return (urlsplit(url).hostname or "") not in _LOOPBACK_HOSTS
+
+
+def _uses_tls(url: str) -> bool:
+    """Say whether certificates of the system are needed: reading them takes longer than a whole command."""
+    return url.startswith("https:")
+
+
+def _metadata_value(certificate: Certificate, path: Path) -> bytes | None:
+    found = lookup(certificate.tree, path)
+    if isinstance(found, Found):
+        return found.value
+    if isinstance(found, Absent):
+        return None
+    raise Unverified("the certificate neither shows the value nor proves its absence")
+
+
+class Agent:
+    """Talk to a node, blocking."""
 
     def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        identity: Identity | None = None,
-        *,
-        root_key: bytes | None = None,
-        patience_s: float = 240.0,
-        answer_wait_s: float = 300.0,
-        now_ns: Callable[[], int] = time.time_ns,
-        on_wait: Callable[[str], None] | None = None,
-        on_progress: ProgressReport | None = None,
+        self, url: str = DEFAULT_URL, identity: Identity | None = None, **options: Unpack[AgentOptions]
     ) -> None:
         self.url = url.rstrip("/")
-        self._on_wait = on_wait
-        self._conversation = Conversation(
-            identity=identity or AnonymousIdentity(),
-            now_ns=now_ns,
-            nonce=lambda: secrets.token_bytes(16),
-            root_key=root_key,
-            patience_ns=int(patience_s * 1e9),
-            answer_wait_ns=int(answer_wait_s * 1e9),
-            on_progress=on_progress,
-        )
-        # A proxy of the environment is for other hosts than this machine.
-        self._trust_env = (urlsplit(self.url).hostname or "") not in _LOOPBACK_HOSTS
+        self._conversation = _converse(identity, options)
+        self._on_wait = options.get("on_wait")
 
     @property
     def identity(self) -> Identity:
@@ -84,29 +113,13 @@ class _Door:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, {self.principal})"
 
-
-def _metadata_value(certificate: Certificate, path: Path) -> bytes | None:
-    found = lookup(certificate.tree, path)
-    if isinstance(found, Found):
-        return found.value
-    if isinstance(found, Absent):
-        return None
-    raise Unverified("the certificate neither shows the value nor proves its absence")
-
-
-class Agent(_Door):
-    """Talk to a node, blocking.
-
-    `patience_s`: how long an unreachable or busy node is asked again (a call at most until it expires, 4
-    minutes); `answer_wait_s`: how long to wait for a call that runs; `on_wait(reason)` hears of every
-    pause.
-    """
-
-    _client: httpx.Client | None = None
+    @cached_property
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.url, timeout=_TIMEOUT, trust_env=_uses_proxies(self.url), verify=_uses_tls(self.url)
+        )
 
     def _hold(self, exchange: Exchange[T]) -> T:
-        if self._client is None:
-            self._client = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=self._trust_env)
         return hold(exchange, self._client, self._on_wait)
 
     def status(self, *, patience_s: float | None = None) -> Status:
@@ -161,9 +174,7 @@ class Agent(_Door):
 
     def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._client.close()
 
     def __enter__(self) -> Agent:
         return self
@@ -174,20 +185,48 @@ class Agent(_Door):
         self.close()
 
 
-class AsyncAgent(_Door):
+class AsyncAgent:
     """Talk to a node without blocking the event loop; otherwise as `Agent`."""
 
-    _client: httpx.AsyncClient | None = None
+    def __init__(
+        self, url: str = DEFAULT_URL, identity: Identity | None = None, **options: Unpack[AgentOptions]
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._conversation = _converse(identity, options)
+        self._on_wait = options.get("on_wait")
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that signs."""
+        return self._conversation.identity
+
+    @property
+    def principal(self) -> Principal:
+        """The principal that the node sees as the caller."""
+        return self._conversation.identity.principal
+
+    def trust(self, root_key: bytes) -> None:
+        """Believe this root key (DER) from now on."""
+        self._conversation.root_key = root_key
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r}, {self.principal})"
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.url,
+            timeout=_TIMEOUT,
+            limits=_LIMITS,
+            trust_env=_uses_proxies(self.url),
+            verify=_uses_tls(self.url),
+        )
 
     @cached_property
     def _turns(self) -> asyncio.Semaphore:
         return asyncio.Semaphore(CLIENT_EXCHANGE_COUNT_MAX)
 
     async def _hold(self, exchange: Exchange[T]) -> T:
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                base_url=self.url, timeout=_TIMEOUT, limits=_LIMITS, trust_env=self._trust_env
-            )
         # The pool of connections slows down with the number of those who wait for one: they wait here.
         async with self._turns:
             return await hold_async(exchange, self._client, self._on_wait)
@@ -240,9 +279,7 @@ class AsyncAgent(_Door):
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self._client.aclose()
 
     async def __aenter__(self) -> AsyncAgent:
         return self
