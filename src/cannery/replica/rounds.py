@@ -29,7 +29,7 @@ from cannery.replica.block import (
 )
 from cannery.replica.calls import commit
 from cannery.replica.cycles import is_frozen
-from cannery.replica.execute import run_turn, settle_stopping
+from cannery.replica.execute import run_turn
 from cannery.replica.ingress import induct_ingress
 from cannery.replica.management.dispatch import expire_stops
 from cannery.replica.overlay import batch_of
@@ -106,11 +106,8 @@ def _prefetch(state: RoundState) -> None:
 
 
 def _configure(state: RoundState, configure: Configure) -> None:
-    """Take a configuration into the state; its operators count at the first one only, later ones are added and
-    removed by operators.
-    """
+    """Take a configuration into the state; its operators count at the first one alone."""
     config = configure.config
-    is_first = state.layer.get(keys.CONFIG_KEY) is None
     if config.prices != state.view.config.prices:
         state.subnet.priced_from_ns = state.time_ns
     if state.layer.get(keys.CONFIG_KEY) is None:
@@ -137,7 +134,6 @@ def _fire_due(state: RoundState) -> bool:
             commit(message)
         elif _fires(state, message, canister_id, number):
             state.events.timers += 1
-    settle_stopping(state)
     return len(due) < TIMERS_PER_ROUND_COUNT_MAX
 
 
