@@ -1,8 +1,9 @@
 """Requests on their way: large bodies go ahead in parts, broken answers are read on from where they broke.
 
-docs/http.md, section "Large bodies". A large body is named by its SHA-256: HEAD says how much of it is
-there, PATCH adds a part, then the request is sent with the name in its place. A large answer carries such a
-name too, and the rest of it is asked for by Range. What was transferred once is not transferred again.
+docs/http.md, section "Large bodies and answers". A large body is named by its SHA-256: HEAD says how much
+of it is there, PATCH adds a part, then the request is sent with the name in its place. A large answer
+carries such a name too, and the rest of it is asked for by Range. What was transferred once is not
+transferred again.
 """
 
 from __future__ import annotations
