@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from cannery import Canister, Context, nat64, query, update
-from cannery.client.errors import Rejected
 from cannery.limits import CONDEMNED_COUNT_MAX, CONDEMNED_NS_MAX
 from cannery.node.condemned import take_condemned
 from cannery.node.service import Subnet
 from cannery.node.watch import Running, RunningFile
-from cannery.ports import EntryKind
-from cannery.replica.block import message_identity
+from cannery.replica.queries import Query
 from cannery.testing import Node
 
 
@@ -49,7 +45,8 @@ def test_condemned_messages_and_queries_are_refused_and_others_run() -> None:
     with Node() as node:
         canister = node.install(Plain)
         arg = canister.ask._shape.encode_args((5,))
-        query_identity = message_identity(EntryKind.QUERY, canister.sender.raw, canister.id.raw, "ask", arg)
+        query_identity = b"q" * 32
+        condemned = Query(query_identity, canister.sender.raw, canister.id.raw, "ask", arg)
         update_identity = b"u" * 32
         until = node.now_ns + 10**10
         node.subnet.close()
@@ -57,9 +54,10 @@ def test_condemned_messages_and_queries_are_refused_and_others_run() -> None:
             node.subnet._doors, node._config, condemned={query_identity: until, update_identity: until}
         )
         node.run()
-        with pytest.raises(Rejected, match="brought the node's process down"):
-            canister.ask(5)
-        assert canister.ask(6) == 6
+        found = node.subnet.query(condemned)
+        assert found.reject is not None
+        assert "brought the node's process down" in found.reject.message
+        assert canister.ask(5) == 5
         ticket = node.submit_raw(
             canister.id, "run", b"DIDL\x00\x00", canister.sender, request_id=update_identity
         )
@@ -69,4 +67,4 @@ def test_condemned_messages_and_queries_are_refused_and_others_run() -> None:
         assert "too much time or memory" in answer.reject_message
         assert canister.run() == 1
         node.clock.set_ns(until + 1)
-        assert canister.ask(5) == 5
+        assert node.subnet.query(condemned).reject is None

@@ -184,3 +184,45 @@ def test_long_scans_read_in_pieces(tmp_path: Path) -> None:
     assert [other[0] for _, other in pairs] == keys[899:9:-1]
     snapshot.close()
     store.close()
+
+
+OUT_OF_ROOM = """
+import resource, signal, sys
+from cannery.testing import Node, Rejected
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with Node(data=sys.argv[1]) as node:
+    book = node.install(sys.argv[2])
+    book.sign("first")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    count = 1
+    while node.subnet.failure is None:
+        waiting = book.sign.submit("x" * 1000)
+        node.run()
+        count += 1
+    assert not waiting.is_answered
+    assert book.size() == count - 1, "queries go on"
+    try:
+        book.sign("more")
+        sys.exit("an update was taken")
+    except Rejected as error:
+        assert "no updates for now" in error.message
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert node.subnet.recover(), node.subnet.failure
+    node.run()
+    assert waiting.result() == count - 1
+    assert book.size() == count
+print("recovered")
+"""
+
+
+def test_a_node_whose_writes_failed_goes_on_when_they_can_be_done_again(tmp_path: Path) -> None:
+    root = Path(cannery.__file__).parents[2]
+    found = subprocess.run(
+        [sys.executable, "-c", OUT_OF_ROOM, str(tmp_path / "s"), str(root / "examples" / "guestbook.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(root / "src")},
+    )
+    assert found.stdout == "recovered\n", found.stderr

@@ -27,7 +27,7 @@ from cannery.limits import (
 )
 from cannery.node.metrics import SubnetMetrics
 from cannery.node.pool import IngressPool, Refusals
-from cannery.ports import Clock, Entropy, EntryKind, Programs, Store, StoreSnapshot, Watch
+from cannery.ports import Clock, Entropy, Programs, Store, StoreSnapshot, Watch
 from cannery.protocol.representation import encode_leb128
 from cannery.replica import view
 from cannery.replica.block import (
@@ -38,7 +38,6 @@ from cannery.replica.block import (
     Ingress,
     ReplicaConfig,
     decode_config,
-    message_identity,
 )
 from cannery.replica.ingress import Admitted, Duplicate, admit
 from cannery.replica.keys import CONFIG_KEY, HEAD_KEY, request_key
@@ -225,8 +224,10 @@ class Subnet:
             return Refusing(reject)
 
     def _admit(self, ingress: Ingress, ticket: object) -> Submitted:
-        if self._condemned:
-            self._check_condemned(EntryKind.INSPECT, ingress.sender, ingress)
+        if self._is_condemned(ingress.request_id):
+            # Not even its inspect_message runs again: the block rejects it (`Block.poisoned`).
+            self._pool.add(ingress, ticket)
+            return Waiting(is_accepted=False)
         doors = self._doors
         admission = admit(self._durable, ingress, doors.programs, doors.watch, self.time_ns, self._known)
         if isinstance(admission, Admitted):
@@ -350,24 +351,16 @@ class Subnet:
         """Run a query on the last durable round."""
         self.metrics.queries.add()
         doors = self._doors
-        if self._condemned:
-            try:
-                self._check_condemned(EntryKind.QUERY, query.sender, query)
-                self._check_condemned(EntryKind.COMPOSITE_QUERY, query.sender, query)
-            except Reject as reject:
-                return QueryResult(b"", reject)
+        if self._is_condemned(query.request_id):
+            text = "this query brought the node's process down by its time or memory: it is not run again"
+            return QueryResult(b"", Reject(RejectCode.CANISTER_ERROR, text, "CNRY0203"))
         return run_query(
             self._durable, query, self.time_ns, doors.programs, doors.watch, doors.certify, self._known
         )
 
-    def _check_condemned(self, kind: EntryKind, sender: bytes, call: Ingress | Query) -> None:
-        """Raise `Reject` for what brought an earlier process down: it must not do so again."""
-        identity = message_identity(kind, sender, call.canister_id, call.method, call.arg)
-        if self._condemned.get(identity, 0) > self._doors.clock.now_ns():
-            text = (
-                "this call brought the node's process down by its time or memory: it is not run again for now"
-            )
-            raise Reject(RejectCode.CANISTER_ERROR, text, "CNRY0203")
+    def _is_condemned(self, identity: bytes) -> bool:
+        """Say whether this request brought an earlier process down, not long ago."""
+        return self._condemned.get(identity, 0) > self._doors.clock.now_ns()
 
     def read(self, sender: bytes, paths: tuple[tuple[bytes, ...], ...]) -> tuple[bytes | None, ...] | Denied:
         """Read certified state of the last durable round; None where a path is absent."""

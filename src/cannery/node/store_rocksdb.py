@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import rocksdict
@@ -142,10 +143,16 @@ class RocksStore:
         _ask("write", rocksdict.Checkpoint(self._db).create_checkpoint, path)
 
     def close(self) -> None:
-        """Close the store; a second close does nothing. Snapshots must be closed before."""
+        """Close the store; a second close does nothing. Snapshots must be closed before.
+
+        After a failed write the engine fails to flush as well, and is let go of without: the log has what it
+        has.
+        """
         if not self._closed:
             self._closed = True
-            self._db.close()
+            with suppress(StoreError):
+                _ask("close", self._db.close)
+            del self._db
 
 
 def _ask(doing: str, call: Callable[..., Any], *args: object) -> Any:

@@ -31,6 +31,7 @@ from cannery.node.handover import (
     Submit,
     ToGateway,
     ToSubnet,
+    Values,
     decode_to_subnet,
     encode_frames,
 )
@@ -138,7 +139,10 @@ class SubnetServer:
             connection.post(QueryDone(message.id, self.subnet.time_ns, rejected(_BUSY)))
 
     def _read(self, connection: GatewayConnection, message: Read) -> None:
-        connection.post(read_values(self.subnet, message.id, message.read))
+        try:
+            connection.post(read_values(self.subnet, message.id, message.read))
+        except StoreError as error:
+            connection.post(Values(message.id, self.subnet.time_ns, (), str(error)))
 
     def _deliver(self, durable: Durable) -> None:
         for ticket in durable.accepted:

@@ -105,14 +105,17 @@ class SubnetKeeper:
         """Watch the process and start it again, for ever. Raises `SupervisorError`."""
         while True:
             assert self._child is not None, "the process was started"
-            await self._watch(self._child)
+            # A process killed for what a message did is no failure of its own: it does not count as one.
+            is_failing = not await self._watch(self._child)
             while True:
-                await asyncio.sleep(self._restarts.pause_ms() / 1000)
+                if is_failing:
+                    await asyncio.sleep(self._restarts.pause_ms() / 1000)
                 try:
                     await self.start()
                     break
                 except ChildError as error:
                     self._report(f"the subnet did not start: {error}")
+                    is_failing = True
             self._report("the subnet serves again")
 
     async def stop(self, timeout_s: float) -> None:
@@ -120,8 +123,8 @@ class SubnetKeeper:
         if self._child is not None and not await self._child.stop(timeout_s):
             self._report("the subnet did not stop in time and was killed")
 
-    async def _watch(self, child: ChildProcess) -> None:
-        """Return when the process is gone, killed for a reason or ended by itself; condemn what ran."""
+    async def _watch(self, child: ChildProcess) -> bool:
+        """Wait until the process is gone and condemn what ran; True where it was killed for what ran."""
         ended = asyncio.ensure_future(child.wait())
         mark, seen_ns = self._running.read(), time.monotonic_ns()
         while not ended.done():
@@ -133,11 +136,12 @@ class SubnetKeeper:
                 mark, seen_ns = now, now_ns
             elif now_ns - seen_ns >= self._config.no_progress_ms_max * _NS_PER_MS:
                 await self._kill(child, Running.KILLED_NO_PROGRESS, "made no progress")
-                return
+                return True
             if process_memory_bytes(child.pid) > self._config.memory_bytes_max:
                 await self._kill(child, Running.KILLED_MEMORY, "took too much memory")
-                return
+                return True
         self._note_end(ended.result())
+        return False
 
     async def _kill(self, child: ChildProcess, state: Running, why: str) -> None:
         await child.kill()
