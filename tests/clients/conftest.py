@@ -61,6 +61,13 @@ class Script:
         assert len(self.checks) == count, f"{len(self.checks)} checks ran, not {count}: {list(self.checks)}"
 
 
+def read_script(done: subprocess.CompletedProcess[str]) -> Script:
+    """Read what a script of checks printed."""
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    checks = {row["check"]: row.get("error") for row in rows if "check" in row}
+    return Script(checks, done.returncode, done.stderr)
+
+
 RunScript = Callable[..., Script]
 
 
@@ -94,9 +101,7 @@ def run_script() -> RunScript:
             timeout=SCRIPT_S_MAX,
             check=False,
         )
-        rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        checks = {row["check"]: row.get("error") for row in rows if "check" in row}
-        return Script(checks, done.returncode, done.stderr)
+        return read_script(done)
 
     return run
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +13,8 @@ def made_once(path: Path, make: Callable[[], None]) -> None:
     """Call `make` where `path` is not there yet; other processes that want it wait until it is."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
+    name = f"cannery-{hashlib.sha256(bytes(path)).hexdigest()[:16]}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             make()
