@@ -57,6 +57,8 @@ class NodeUnderTest:
 
     def start(self) -> None:
         """Start the processes and wait until they serve; the port stays the same once it is known."""
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
         if self.settings:
             self.data.mkdir(parents=True, exist_ok=True)
             (self.data / "cannery.toml").write_text(self.settings)
