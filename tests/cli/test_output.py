@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cannery.candid.values import FuncRef, ServiceRef, Some, Variant
-from cannery.cli.output import columns, format_size, format_time, printable, to_json
+from cannery.cli.output import columns, complain, format_size, format_time, printable, to_json
 from cannery.protocol.principal import MANAGEMENT
 
 scalars = st.one_of(
@@ -67,6 +67,14 @@ def test_foreign_text_cannot_move_the_cursor(text: str) -> None:
 
 def test_a_line_end_inside_a_message_is_shown() -> None:
     assert printable("a\nb\x1b[2J") == "a\\nb\\x1b[2J"
+
+
+def test_a_complaint_is_one_bounded_line(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("two\nlines \x1b[2J" + "x" * 1_000_000)
+    error = capsys.readouterr().err
+    assert error.startswith("cannery: two lines \\x1b[2Jxxx")
+    assert error.count("\n") == 1
+    assert len(error) < 2_100
 
 
 def test_columns_align() -> None:

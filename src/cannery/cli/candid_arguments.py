@@ -12,6 +12,8 @@ from cannery.candid.types import Func, Type
 from cannery.cli.problem import Problem
 from cannery.client.actor import parse_interface, type_texts
 
+_SHOWN_CHARS_MAX = 80
+
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
@@ -34,7 +36,11 @@ def read_arguments(text: str, types: Sequence[Type] | None, what: str) -> Argume
         return Arguments(tuple(values), encoder(tuple(found))(values))
     except CandidError as error:
         wanted = "" if types is None else f"; {what} takes ({', '.join(type_texts(types))})"
-        raise Problem(f"the argument {text!r} does not fit: {error}{wanted}") from None
+        raise Problem(f"the argument {_shortened(text)!r} does not fit: {error}{wanted}") from None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "..."
 
 
 def install_argument(did: str | None, text: str | None) -> bytes:

@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 PROGRESS_AFTER_S = 1.0
+COMPLAINT_CHARS_MAX = 2_000
 
 
 def complain(text: str) -> None:
-    """Print one error line."""
-    print(f"cannery: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    """Print one error line, of bounded length, safe for a terminal."""
+    line = printable(" ".join(text.split()))
+    if len(line) > COMPLAINT_CHARS_MAX:
+        line = f"{line[:COMPLAINT_CHARS_MAX]}..."
+    print(f"cannery: {line}", file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
