@@ -1,0 +1,130 @@
+"""The main job from the command line, on a node whose processes are killed between one step and the next.
+
+What a kill cannot show, that answers wait for the disk, `test_sync_trace` does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.conftest import Cli
+from tests.node_under_test import PROGRAM, NodeUnderTest
+
+StartNode = Callable[..., NodeUnderTest]
+
+CYCLES = 20
+# A message whose first attempt met a stopped canister is tried again after 10 s, or 20 s after the second.
+DELIVERED_S_MAX = 60.0
+
+
+def run(node: NodeUnderTest, *arguments: str) -> str:
+    """Run `cannery` as a process of its own; give what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=node.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"cannery {' '.join(arguments)}:\n{done.stderr}"
+    return done.stdout
+
+
+def test_a_message_waits_while_the_node_is_killed(start_node: StartNode) -> None:
+    node = start_node()
+    for name in ("ann", "bob"):
+        run(node, "identity", "new", name)
+        run(node, "register", name, "--identity", name)
+    run(node, "send", "bob", "see you at eight", "--identity", "ann")
+    node.kill()
+    start_node()
+    (line,) = run(node, "inbox", "--identity", "bob").splitlines()
+    assert line.endswith("ann: see you at eight")
+
+
+@dataclass
+class People:
+    """Somebody who writes, somebody who reads after each kill, and those who are away for a while."""
+
+    cli: Cli
+    node: NodeUnderTest
+    mailboxes: dict[str, str] = field(default_factory=dict)
+
+    def join(self, name: str) -> None:
+        assert self.cli("identity", "new", name).code == 0
+        done = self.cli("register", name, "--identity", name, "--json", node=self.node)
+        assert done.code == 0, done.err
+        self.mailboxes[name] = str(done.json["canister"])  # type: ignore[index]
+
+    def send(self, to: str, text: str) -> str:
+        """Send as the writer; give the state of the message."""
+        done = self.cli("send", to, text, "--identity", "writer", node=self.node)
+        assert done.code == 0, done.err
+        return done.out.split(":")[0]
+
+    def read(self, name: str) -> list[str]:
+        """Read a whole mailbox."""
+        done = self.cli("inbox", "--identity", name, "--json", node=self.node)
+        assert done.code == 0, done.err
+        return [message["body"]["text"] for message in done.json["messages"]]  # type: ignore[index]
+
+    def operate(self, command: str, name: str) -> None:
+        """Stop or start somebody's mailbox, as the operator."""
+        done = self.cli("canister", command, self.mailboxes[name], node=self.node)
+        assert done.code == 0, done.err
+
+
+@pytest.fixture
+def people(cli: Cli, start_node: StartNode) -> People:
+    """A node of the test's own with its people; `writer` and `reader` are always there."""
+    people = People(cli, start_node())
+    for name in ("writer", "reader"):
+        people.join(name)
+    return people
+
+
+def test_twenty_kills_lose_nothing_and_repeat_nothing(people: People, start_node: StartNode) -> None:
+    expected: list[str] = []
+    for cycle in range(CYCLES):
+        # Between send and inbox: this message is in the reader's mailbox when the node dies.
+        expected.append(f"cycle {cycle}")
+        assert people.send("reader", expected[-1]) == "delivered"
+        # Between the acknowledged send and its delivery: these wait in the writer's outbox.
+        away = f"away_{cycle}"
+        people.join(away)
+        people.operate("stop", away)
+        assert [people.send(away, text) for text in away_texts(cycle)] == ["stored"] * 3
+        people.node.kill()
+        start_node()
+        people.operate("start", away)
+        assert people.read("reader") == expected
+
+    for cycle in range(CYCLES):
+        wait_until_read(people, f"away_{cycle}", away_texts(cycle))
+    # All has arrived, and after one more kill it is still there once.
+    people.node.kill()
+    start_node()
+    for cycle in range(CYCLES):
+        assert people.read(f"away_{cycle}") == away_texts(cycle)
+    assert people.read("reader") == expected
+
+
+def away_texts(cycle: int) -> list[str]:
+    return [f"cycle {cycle}, letter {number}" for number in range(3)]
+
+
+def wait_until_read(people: People, name: str, texts: list[str]) -> None:
+    """Read a mailbox until all is there; on the way there is only ever a beginning of it."""
+    end = time.monotonic() + DELIVERED_S_MAX
+    while (seen := people.read(name)) != texts:
+        assert seen == texts[: len(seen)], f"{name} reads {seen}"
+        assert time.monotonic() < end, f"{name} still reads only {seen}"
+        time.sleep(0.1)
