@@ -14,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from cannery.limits import GATEWAY_HEADER_COUNT_MAX, GATEWAY_HEADERS_SIZE_BYTES_MAX
+from cannery.limits import (
+    GATEWAY_BODY_BUFFER_SIZE_BYTES,
+    GATEWAY_HEADER_COUNT_MAX,
+    GATEWAY_HEADERS_SIZE_BYTES_MAX,
+)
 from cannery.protocol.query_signature import QueryReplied, decode_query_response
 from tests.gateway.conftest import (
     CANISTER,
@@ -300,6 +304,40 @@ def test_a_client_that_goes_away_frees_its_place(node: Node) -> None:
         )
     assert node.wait_for(lambda: node.http.get("/api/v2/status") and len(node.server.connections) <= before)
     assert node.gateway._memory.used == 0
+
+
+def test_answers_that_nobody_reads_are_not_piled_up(node: Node, connection: socket.socket) -> None:
+    count = 60
+    requests = [raw_request("POST", QUERY, envelope(query_content("large:900000"))) for _ in range(count)]
+    connection.sendall(b"".join(requests))
+    assert node.wait_for(lambda: _unread(node))
+    _settle(node)
+    assert max(one._transport.get_write_buffer_size() for one in list(node.server.connections)) < 2 * MIB
+    with connection.makefile("rb") as stream:
+        for _ in range(count):
+            assert len(read_one(stream).content) > 900_000
+
+
+def _paused(node: Node) -> int:
+    """Give the bytes that a connection took before it stopped reading."""
+    node.http.get("/api/v2/status")
+    return max((one._received for one in list(node.server.connections) if not one._reading), default=0)
+
+
+def test_a_body_that_nobody_reads_yet_stays_in_the_network(tmp_path: Path) -> None:
+    node = Node(tmp_path, replace(QUICK, answer_wait_ms_max=60_000))
+    first = raw_request("POST", f"/api/v4/canister/{CANISTER}/call", envelope(call_content("held")))
+    second = raw_request("POST", QUERY, envelope(query_content("echo", bytes(30 * MIB))))
+    with node.connect() as connection, connection.makefile("rb") as stream:
+        sender = threading.Thread(target=connection.sendall, args=(first + second,))
+        sender.start()
+        received = node.wait_for(lambda: _paused(node))
+        assert received < GATEWAY_BODY_BUFFER_SIZE_BYTES + MIB
+        node._loop.call_soon_threadsafe(node.script.release)
+        assert read_one(stream).status_code == 200
+        assert read_one(stream).status_code == 200
+        sender.join(10)
+    node.close()
 
 
 # --- the end --------------------------------------------------------------------------------------
