@@ -5,7 +5,6 @@ from cannery import (
     Context,
     Outcome,
     Pending,
-    Principal,
     StableCell,
     continuation,
     encode_args,

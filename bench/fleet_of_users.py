@@ -1,4 +1,6 @@
-"""Registrations over HTTP, and what users cost who do nothing: bytes on disk and in memory, CPU, start-up time."""
+"""Registrations over HTTP, and what users cost who do nothing: bytes on disk and in memory, CPU, start-up
+time.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ from pathlib import Path
 from bench import traffic
 from bench.report import Line
 from bench.servers import RunningNode, running_node
+from cannery.apps.users.types import IndexSettings
 from cannery.candid.codec import decode_dynamic, encoder
 from cannery.candid.python import type_of
 from cannery.candid.types import Text
-from cannery.apps.users.types import IndexSettings
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
 

@@ -1,9 +1,9 @@
 """The load generator: a process of its own that sends requests signed beforehand and times the answers.
 
-Closed loop: each connection sends its next request when its answer is there. Open loop: requests leave at a fixed rate
-whatever the answers do, over as many connections as it takes (bounded), and latency counts from the planned moment.
-Run as `python -m bench.generator PLAN.msgpack`; it prints one JSON line and leaves one answer in a hundred beside the
-plan for verification. Its own CPU time is part of what it prints.
+Closed loop: each connection sends its next request when its answer is there. Open loop: requests leave at a
+fixed rate whatever the answers do, over as many connections as it takes (bounded), and latency counts from
+the planned moment. Run as `python -m bench.generator PLAN.msgpack`; it prints one JSON line and leaves one
+answer in a hundred beside the plan for verification. Its own CPU time is part of what it prints.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The limits: a bare server that does only what no node can avoid, to measure the node against.
 
-`updates`: HTTP, CBOR, request id, one Ed25519 check, an append to a log that is synced in groups, then the answer.
-`queries`: HTTP, CBOR, request id, one Ed25519 check, one Ed25519 signature of the answer.
-Run as `python -m bench.limits updates|queries PORT DIR`.
+`updates`: HTTP, CBOR, request id, one Ed25519 check, an append to a log that is synced in groups, then the
+answer. `queries`: HTTP, CBOR, request id, one Ed25519 check, one Ed25519 signature of the answer. Run as
+`python -m bench.limits updates|queries PORT DIR`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Processes under test: a node with its rate limits raised, a bare server; started on free loopback ports, and stopped."""
+"""Processes under test: a node with its rate limits raised, a bare server; started on free loopback ports,
+and stopped.
+"""
 
 from __future__ import annotations
 

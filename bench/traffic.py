@@ -1,4 +1,6 @@
-"""Traffic: requests signed beforehand, sent by the generator in a process of its own, answers verified in samples."""
+"""Traffic: requests signed beforehand, sent by the generator in a process of its own, answers verified in
+samples.
+"""
 
 from __future__ import annotations
 

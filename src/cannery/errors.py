@@ -1,8 +1,8 @@
 """Errors of Cannery: who is told what went wrong.
 
-An error has one of three fates (ARCHITECTURE.md, "Errors"): a `Reject` goes to the caller of a message, a `Trap`
-rolls the message back and becomes a reject, anything else is a bug and stops the node. `DecodeError` is what every
-decoder raises, and the only thing it raises, for input from outside that it does not accept.
+An error has one of three fates (ARCHITECTURE.md, "Three fates of an error"): a `Reject` goes to the caller
+of a message, a `Trap` rolls the message back and becomes a reject, anything else is a bug and stops the
+node. `DecodeError` is what every decoder raises, and the only thing, for input that it does not accept.
 
 Reject codes are those of the IC interface specification, section "Reject codes".
 """
@@ -36,7 +36,9 @@ class StoreError(CanneryError):
 
 
 class Reject(CanneryError):
-    """A refusal for the caller of a message: a code, a text that says what to do, an optional machine-readable code."""
+    """A refusal for the caller of a message: a code, a text that says what to do, an optional machine-
+    readable code.
+    """
 
     def __init__(self, code: RejectCode, message: str, error_code: str | None = None) -> None:
         super().__init__(message)

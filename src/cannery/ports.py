@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-# --- store -----------------------------------------------------------------------------------------------------------
+# --- store
 
 
 @dataclass(slots=True)
 class WriteBatch:
-    """Changes that become visible together: ranges are deleted first, then `puts` apply (None deletes the key)."""
+    """Changes that become visible together: ranges are deleted first, then `puts` apply (None deletes the
+    key).
+    """
 
     puts: dict[bytes, bytes | None] = field(default_factory=dict)
     deleted_ranges: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Store(StoreReader, Protocol):
     def close(self) -> None: ...
 
 
-# --- time and chance --------------------------------------------------------------------------------------------------
+# --- time and chance
 
 
 class Clock(Protocol):
@@ -72,7 +74,7 @@ class Entropy(Protocol):
     def random_bytes(self, count: int) -> bytes: ...
 
 
-# --- programs ---------------------------------------------------------------------------------------------------------
+# --- programs
 
 
 class EntryKind(IntEnum):
@@ -94,7 +96,8 @@ class EntryKind(IntEnum):
 class CallRequest:
     """A call that a program asks for. `continuation` None means: nobody waits for the response.
 
-    `saved` is the value kept for the continuation: an 8-byte type number, then the value's Candid bytes; or empty.
+    `saved` is the value kept for the continuation: an 8-byte type number, then the value's Candid bytes; or
+    empty.
     """
 
     callee: bytes
@@ -107,7 +110,9 @@ class CallRequest:
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """What came back from a call: a reply (`reject_code` 0), or a reject with its text and perhaps its error code."""
+    """What came back from a call: a reply (`reject_code` 0), or a reject with its text and perhaps its error
+    code.
+    """
 
     reply: bytes = b""
     reject_code: int = 0
@@ -119,8 +124,8 @@ class CallOutcome:
 class System(Protocol):
     """One activation of a canister, as its program sees it. Principals are raw bytes here.
 
-    A method that is not allowed for the entry kind raises `Trap`. Reads and writes go to the message's overlay and
-    are kept only where the program returns without raising.
+    A method that is not allowed for the entry kind raises `Trap`. Reads and writes go to the message's
+    overlay and are kept only where the program returns without raising.
     """
 
     @property
@@ -216,7 +221,9 @@ class Program(Protocol):
 
 
 class Programs(Protocol):
-    """Where loaded programs come from. Bounded cache; loading is pure: the same module gives the same program."""
+    """Where loaded programs come from. Bounded cache; loading is pure: the same module gives the same
+    program.
+    """
 
     def load(self, module_hash: bytes, module: bytes) -> Program:
         """Load a module's file. Raises `Reject` where it cannot be loaded, with the reason."""
@@ -226,14 +233,20 @@ class Programs(Protocol):
 
 
 class Stopped(BaseException):
-    """Raised into a running program by the watch: it ran too long. Not an `Exception`, so that authors do not catch it."""
+    """Raised into a running program by the watch: it ran too long. Not an `Exception`, so that authors do not
+    catch it.
+    """
 
 
 class Watch(Protocol):
-    """Watches one activation at a time: marks what runs (so that a killed process leaves the culprit's name behind)."""
+    """Watches one activation at a time: marks what runs (so that a killed process leaves the culprit's name
+    behind).
+    """
 
     def begin(self, identity: bytes, cpu_ns_max: int) -> None:
-        """Note that the message or query with this 32-byte identity runs now; `Stopped` is raised past the limit."""
+        """Note that the message or query with this 32-byte identity runs now; `Stopped` is raised past the
+        limit.
+        """
         ...
 
     def end(self) -> None: ...

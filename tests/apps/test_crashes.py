@@ -1,4 +1,5 @@
-"""The main job under a thousand crashes: between send and inbox, and between an acknowledged send and its delivery.
+"""The main job under a thousand crashes: between send and inbox, and between an acknowledged send and its
+delivery.
 
 The store loses what was not synced. Whoever got no answer sends the same message again, as a client does.
 """
