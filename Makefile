@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 ARGS ?=
+ONLY ?=
 # Laws of decoders: whatever the bytes, they are read or refused with one error.
 FUZZ_TESTS := "fuzz or any_bytes or junk or damaged or mutated or hostile or one_error or tampered"
 
@@ -11,7 +12,7 @@ help:
 	@echo "make test    set everything up, run every check and test"
 	@echo "make check   format, lint, types and floors only"
 	@echo "make demo    a node with people, conversations and a canister of one's own in it"
-	@echo "make bench   measure, beside the limits of this machine"
+	@echo "make bench   measure, beside the limits of this machine; ONLY=updates for one bench"
 	@echo "make fuzz    throw random input at every decoder, longer than the tests do"
 	@echo "make clean   remove what make made (not ./cannery-data)"
 	@echo "ARGS=...     more arguments, as in: make start ARGS='--port 5000'"
@@ -42,7 +43,7 @@ demo:
 
 bench:
 	@.ci/prepare test
-	@exec $(BIN)/python -m bench $(ARGS)
+	@exec $(BIN)/python -m bench $(ONLY) $(ARGS)
 
 fuzz:
 	@.ci/prepare test
