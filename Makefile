@@ -30,8 +30,8 @@ test:
 check:
 	@.ci/prepare test
 	@echo "cannery: format and lint"
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check src tests bench examples
+	@$(BIN)/ruff check src tests bench examples
 	@echo "cannery: types"
 	@$(BIN)/mypy
 	@echo "cannery: floors"
