@@ -28,7 +28,9 @@ class CounterInterface(Service):
     """What the index calls of a counter."""
 
     @method
-    def value(self) -> nat64: ...
+    def value(self) -> nat64:
+        """Return the count."""
+        raise NotImplementedError
 
 
 class CounterFleet(Canister):

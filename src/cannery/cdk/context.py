@@ -56,7 +56,7 @@ class Context:
 
     @property
     def caller(self) -> Principal:
-        """Who sent this message; in continuations and timers the canister itself."""
+        """Who called; in a continuation, who called the method that began it; in a timer, the canister."""
         return Principal(self._system.caller)
 
     @property

@@ -53,7 +53,10 @@ def method(
     Callable[Concatenate[S, P], Call[R]]
     | Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], Call[R]]]
 ):
-    """Declare a method of another canister by its type hints; the body is `...` and never runs."""
+    """Declare a method of another canister by its type hints.
+
+    The body never runs: `...`, or `raise NotImplementedError` where a type checker wants one.
+    """
     if function is not None:
         return _caller(function, function.__name__)
     return lambda f: _caller(f, name or f.__name__)

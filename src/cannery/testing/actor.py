@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from cannery.candid.codec import encoder
 from cannery.candid.did import parse_did
@@ -85,7 +85,7 @@ class Sent:
     def is_answered(self) -> bool:
         return self._door.take_answer(self._ticket) is not None
 
-    def result(self) -> object:
+    def result(self) -> Any:  # of the method's result type, known at run time only
         """Give the result. Raises `Rejected` for a reject, LookupError while there is no answer."""
         answer = self._door.take_answer(self._ticket)
         if answer is None:
@@ -102,16 +102,16 @@ class BoundMethod:
         self.__name__ = shape.name
         self.__doc__ = shape.doc
 
-    def __call__(self, *args: object) -> object:
+    def __call__(self, *args: object) -> Any:  # of the method's result type, known at run time only
         return self.query(*args) if self._shape.func.is_query else self.update(*args)
 
-    def update(self, *args: object) -> object:
+    def update(self, *args: object) -> Any:  # of the method's result type, known at run time only
         """Call in a round, and run rounds until the answer is there."""
         actor, shape = self._actor, self._shape
         reply = actor.door.call_raw(actor.id, shape.name, shape.encode_args(args), actor.sender)
         return shape.decode_results(reply)
 
-    def query(self, *args: object) -> object:
+    def query(self, *args: object) -> Any:  # of the method's result type, known at run time only
         """Ask the last durable state."""
         actor, shape = self._actor, self._shape
         reply = actor.door.query_raw(actor.id, shape.name, shape.encode_args(args), actor.sender)
