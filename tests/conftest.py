@@ -25,6 +25,7 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+NAMED_BYTES_MAX = 16
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 settings.load_profile(PROFILE)
 
@@ -39,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if own is not None:
             wanted = settings(own, max_examples=settings().max_examples)
             function._hypothesis_internal_use_settings = wanted  # type: ignore[union-attr]
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long bytes by their parameter: those that hold a time differ between the workers of one run."""
+    return argname if isinstance(val, bytes) and len(val) > NAMED_BYTES_MAX else None
 
 
 @pytest.fixture(scope="session")
