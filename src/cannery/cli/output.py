@@ -15,8 +15,9 @@ COMPLAINT_CHARS_MAX = 2_000
 
 
 def complain(text: str) -> None:
-    """Print one error line, of bounded length, safe for a terminal."""
-    line = printable(" ".join(text.split()))
+    """Print one error line, of bounded length, safe for a terminal; lines are joined by semicolons."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    line = printable("; ".join(lines).replace(":; ", ": "))
     if len(line) > COMPLAINT_CHARS_MAX:
         line = f"{line[:COMPLAINT_CHARS_MAX]}..."
     print(f"cannery: {line}", file=sys.stderr, flush=True)
