@@ -34,6 +34,9 @@ class NodeUnderTest:
     canisters: dict[str, Principal] | None = None
     process: subprocess.Popen[bytes] | None = None
     settings: str = ""
+    # What runs before the program (a tracer), and the program: `cannery`, or one that changes a part first.
+    prefix: tuple[str, ...] = ()
+    program: str = PROGRAM
 
     @property
     def operator(self) -> Identity:
@@ -66,7 +69,7 @@ class NodeUnderTest:
         log = (self.data.parent / f"{self.data.name}.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *command],
+                [*self.prefix, sys.executable, "-c", self.program, *command],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
