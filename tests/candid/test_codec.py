@@ -262,7 +262,10 @@ def test_headers_of_another_form_are_read_as_fast() -> None:
     message = encoder(expected)(({"head": 1, "tail": None}, "x"))
     reordered = _unescape(r"DIDL\02\6c\02\a0\d2\ac\a8\04\7c\90\ed\da\e7\04\01\6e\00\02\01\71\01\01\00\01x")
     assert reordered[4:] != message[4:]
-    assert decoder(expected)(reordered) == decoder(expected)(message)
+    decode = decoder(expected)
+    assert decode(reordered) == decode(message)
+    inside = decode.__self__  # type: ignore[attr-defined]  # a look inside
+    assert list(inside._foreign.values()) == [inside._fast]
 
 
 def test_the_cache_of_foreign_headers_is_bounded() -> None:
