@@ -1,8 +1,9 @@
 """The limits: a bare server that does only what no node can avoid, to measure the node against.
 
-`updates`: HTTP, CBOR, request id, one Ed25519 check, an append to a log that is synced in groups, then the
-answer. `queries`: HTTP, CBOR, request id, one Ed25519 check, one Ed25519 signature of the answer. Run as
-`python -m bench.limits updates|queries PORT DIR`.
+`updates`: HTTP, CBOR, request id, one Ed25519 check, an append to a log that is synced in groups, then an
+answer. `queries`: HTTP, CBOR, request id, one Ed25519 check, one Ed25519 signature of the answer.
+It stands on the product's own HTTP server, in one process. Run as `python -m bench.limits updates|queries
+PORT DIR`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import cast
 
-import uvicorn
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+import uvloop
 
+from cannery.node.gateway.app import Gateway
+from cannery.node.gateway.http import Answer, Request
+from cannery.node.gateway.http_server import HttpServer
+from cannery.node.gateway.settings import GatewaySettings
 from cannery.protocol.authentication import authenticate
 from cannery.protocol.envelope import parse_envelope
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.query_signature import QueryReplied, encode_query_response, sign_query_answer
 
+HEADERS = ((b"content-type", b"application/cbor"),)
 REPLY = bytes(300)
 
 
@@ -55,39 +61,28 @@ class GroupLog:
 
 
 class Bare:
-    """The bare server as an ASGI application."""
+    """Answers requests with nothing behind."""
 
     def __init__(self, job: str, folder: Path) -> None:
         self._job = job
-        self._folder = folder
-        self._log: GroupLog | None = None
+        self._log = GroupLog(folder / "log")
         self._node = Ed25519Identity(bytes(32))
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["type"] != "http":
-            return
-        body = b""
-        while True:
-            event = await receive()
-            if event["type"] != "http.request":
-                return
-            body += event["body"]
-            if not event.get("more_body"):
-                break
-        answer = await (self._update(body) if self._job == "updates" else self._query(body))
-        headers = [(b"content-type", b"application/cbor"), (b"content-length", str(len(answer)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
-        await send({"type": "http.response.body", "body": answer, "more_body": False})
+    async def answer(self, request: Request) -> Answer:
+        parts = []
+        while (part := await request.body.next_chunk()) is not None:
+            parts.append(part)
+        body = b"".join(parts)
+        reply = await self._update(body) if self._job == "updates" else self._query(body)
+        return Answer(200, HEADERS, reply)
 
     async def _update(self, body: bytes) -> bytes:
         envelope = parse_envelope(body, "call")
         authenticate(envelope, envelope.content.ingress_expiry_ns - 1)
-        if self._log is None:
-            self._log = GroupLog(self._folder / "log")
         await self._log.append(body)
         return REPLY
 
-    async def _query(self, body: bytes) -> bytes:
+    def _query(self, body: bytes) -> bytes:
         envelope = parse_envelope(body, "query")
         authenticate(envelope, envelope.content.ingress_expiry_ns - 1)
         answer = QueryReplied(b"DIDL\x00\x00")
@@ -95,18 +90,13 @@ class Bare:
         return encode_query_response(answer, [signature], tagged=envelope.tagged)
 
 
-def main() -> None:
+async def main() -> None:
     job, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    uvicorn.run(
-        Bare(job, folder),
-        host="127.0.0.1",
-        port=port,
-        http="httptools",
-        loop="uvloop",
-        log_level="warning",
-        access_log=False,
-    )
+    # The server asks its gateway for nothing but answers.
+    server = HttpServer(cast(Gateway, Bare(job, folder)), GatewaySettings())
+    await asyncio.get_running_loop().create_server(server.make_connection, "127.0.0.1", port)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    main()
+    uvloop.run(main())

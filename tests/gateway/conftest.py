@@ -13,10 +13,8 @@ from typing import BinaryIO, TypeVar
 
 import httpx
 import pytest
-import uvicorn
 
 from cannery.node.gateway.app import Clocks, Gateway
-from cannery.node.gateway.asgi import AsgiApp
 from cannery.node.gateway.http_server import HttpServer
 from cannery.node.gateway.process import canister_range, spool_limits
 from cannery.node.gateway.settings import GatewaySettings, NodeIdentity
@@ -46,7 +44,7 @@ QUICK = GatewaySettings(answer_wait_ms_max=100, accept_wait_ms_max=100, query_wa
 class Node:
     """A running gateway: its URL, its script, its parts."""
 
-    def __init__(self, directory: Path, settings: GatewaySettings = QUICK, *, asgi: bool = False) -> None:
+    def __init__(self, directory: Path, settings: GatewaySettings = QUICK) -> None:
         self.script = Script(time.time_ns())
         self.settings = settings
         self.directory = directory / "spool"
@@ -55,8 +53,7 @@ class Node:
         self.port = self._listener.getsockname()[1]
         self._ready = threading.Event()
         self._failure: BaseException | None = None
-        serve = self._serve_asgi if asgi else self._serve
-        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._ready.wait(10), "the gateway does not start"
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
@@ -76,16 +73,6 @@ class Node:
         await self._stop.wait()
         listener.close()
         await self.server.close()
-
-    async def _serve_asgi(self) -> None:
-        app = AsgiApp(self._make(), self.settings)
-        config = uvicorn.Config(app, http="httptools", lifespan="off", access_log=False, log_level="error")
-        server = uvicorn.Server(config)
-        self._ready.set()
-        serving = asyncio.ensure_future(server._serve([self._listener]))
-        await self._stop.wait()
-        server.should_exit = True
-        await serving
 
     def close(self) -> None:
         self.http.close()
