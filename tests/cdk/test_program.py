@@ -116,6 +116,8 @@ class Bank(Canister):
             raise SystemExit(3)
         if how == "stopped":
             raise Stopped
+        if how == "memory":
+            raise MemoryError
         if how == "recursion":
             return self.fail(ctx, how)
         if how == "address":
@@ -286,7 +288,6 @@ def test_a_reject_answers_and_keeps_what_was_written(bank: Driver) -> None:
     [
         ("trap", "^stop here$"),
         ("key", r"^KeyError: 'key' \(test_program.py:\d+ in fail\)$"),
-        ("recursion", "^RecursionError: calls are nested too deeply$"),
         ("address", r"^ValueError: at <object object at 0x…> \(test_program.py:\d+ in fail\)$"),
         ("long", r"^ValueError: x{900,1000}… \(test_program.py:\d+ in fail\)$"),
         ("wrong", r"^fail returned 'text'; its interface promises \(nat64\)"),
@@ -299,8 +300,13 @@ def test_what_goes_wrong_is_a_trap_that_drops_the_writes(bank: Driver, how: str,
     assert bank.query("read") == 0
 
 
-@pytest.mark.parametrize(("how", "error"), [("exit", SystemExit), ("stopped", Stopped)])
-def test_what_is_no_exception_passes_through(bank: Driver, how: str, error: type[BaseException]) -> None:
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [("exit", SystemExit), ("stopped", Stopped), ("memory", MemoryError), ("recursion", RecursionError)],
+)
+def test_what_is_no_exception_and_what_the_machine_decided_pass_through(
+    bank: Driver, how: str, error: type[BaseException]
+) -> None:
     with pytest.raises(error):
         bank.update("fail", how)
     assert bank.query("read") == 0

@@ -60,7 +60,7 @@ def test_a_program_that_catches_everything_is_stopped_in_the_end(watch: CpuWatch
     with suppress(Stopped):
         # A tick may also fall between the attempts; either way the run comes to its end.
         run()  # type: ignore[operator]
-    watch.end()
+    assert watch.end() is True, "caught or not, it was stopped"
 
 
 def test_nothing_is_raised_when_nothing_runs_or_within_the_limit(watch: CpuWatch) -> None:
@@ -69,7 +69,7 @@ def test_nothing_is_raised_when_nothing_runs_or_within_the_limit(watch: CpuWatch
     spin(0.08)
     watch.begin(IDENTITY, 10_000_000_000)
     spin(0.05)
-    watch.end()
+    assert watch.end() is False
 
 
 def test_the_state_machine_is_never_interrupted(watch: CpuWatch) -> None:
@@ -88,9 +88,9 @@ def test_an_inner_activation_has_its_own_limit_and_the_outer_one_goes_on(watch: 
     watch.begin(bytes(32), 20_000_000)
     with pytest.raises(Stopped, match=r"0\.02 s"):
         run()  # type: ignore[operator]
-    watch.end()
+    assert watch.end() is True
     spin(0.05)
-    watch.end()
+    assert watch.end() is False
 
 
 def test_the_mark_survives_its_process_and_condemnation_too(tmp_path: Path) -> None:

@@ -328,8 +328,8 @@ class StoppingWatch:
         if self.stops and cpu_ns_max == HOOK_CPU_NS_MAX:
             raise Stopped
 
-    def end(self) -> None:
-        pass
+    def end(self) -> bool:
+        return False
 
 
 def test_a_hook_that_runs_too_long_is_stopped_and_a_replay_obeys() -> None:

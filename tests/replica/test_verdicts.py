@@ -20,13 +20,15 @@ class Stopwatch:
     def __init__(self) -> None:
         self.began: list[tuple[bytes, int]] = []
         self.running = 0
+        self.stops = False
 
     def begin(self, identity: bytes, cpu_ns_max: int) -> None:
         self.began.append((identity, cpu_ns_max))
         self.running += 1
 
-    def end(self) -> None:
+    def end(self) -> bool:
         self.running -= 1
+        return self.stops
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,19 @@ def test_a_replay_obeys_verdicts_and_does_not_run_what_they_stopped() -> None:
     again = run_round(before, outcome.block, world.shelf, Stopwatch())
     assert again.root == outcome.root
     assert len(runs) == 1, "a verdict is obeyed under a watch too"
+
+
+@pytest.mark.parametrize("act", [["reply", b"survived"], ["trap", "in its own words"]])
+def test_a_program_that_catches_its_stop_is_stopped_all_the_same(act: list[object]) -> None:
+    world = World()
+    canister = world.add(puppet())
+    world.watch = watch = Stopwatch()
+    watch.stops = True
+    answer = world.call(canister, "run", pack([["put", b"k", b"v"], act]))
+    assert answer is not None
+    assert "used more than 1 s of CPU time" in answer.reject_message
+    assert world.last.block.verdicts == (Verdict(1, answer.reject_message),)
+    assert world.value(canister, b"k") is None
 
 
 def test_every_activation_is_watched_under_its_identity_and_the_watch_is_let_go() -> None:

@@ -2,7 +2,8 @@
 
 The `Program` port. Everything that depends on the class alone is compiled once; a program keeps nothing
 between runs. An exception of the author's code becomes a trap whose text names the exception and its line;
-what is no `Exception` (SystemExit, the watch's `Stopped`) passes through to whoever runs the program.
+what is no `Exception` (SystemExit, the watch's `Stopped`) and what the machine decided (MemoryError,
+RecursionError) pass through to whoever runs the program.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ _KIND_OF_ROLE = {
     "query": EntryKind.QUERY,
     "composite_query": EntryKind.COMPOSITE_QUERY,
 }
+# What the machine decided is no trap of the program's: whoever runs it makes a verdict of it, for replays.
+_PASSED_ON = (Trap, MemoryError, RecursionError)
 _LINE_WIDTH_CHARS = 500
 _EMPTY_ARGUMENT = encoder(())(())
 
@@ -122,7 +125,7 @@ def _method_runner(d: Description, entry: MethodEntry) -> Runner:
             answer(system, value)
         except Refusal as refusal:
             system.reject(str(refusal))
-        except Trap:
+        except _PASSED_ON:
             raise
         except Exception as error:
             raise Trap(failure_text(error)) from error
@@ -189,7 +192,7 @@ def _continuation_runner(d: Description, entry: ContinuationEntry) -> Runner:
             answer(system, entry.function(_instance(d.cls, system), ctx, *args))
         except Refusal as refusal:
             system.reject(str(refusal))
-        except Trap:
+        except _PASSED_ON:
             raise
         except Exception as error:
             raise Trap(failure_text(error)) from error
@@ -232,7 +235,7 @@ def _run_unanswered(function: Callable[[], object]) -> object:
         return function()
     except Refusal as refusal:
         raise Trap(str(refusal)) from None
-    except Trap:
+    except _PASSED_ON:
         raise
     except Exception as error:
         raise Trap(failure_text(error)) from error
@@ -251,7 +254,7 @@ def _internal_runner(d: Description, handler: InternalHandler) -> Runner:
                 answer(system, value)
         except Refusal as refusal:
             system.reject(str(refusal))
-        except Trap:
+        except _PASSED_ON:
             raise
         except Exception as error:
             raise Trap(failure_text(error)) from error

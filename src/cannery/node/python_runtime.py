@@ -80,11 +80,16 @@ class PythonPrograms:
         package = PrivatePackage(_private_name(module_hash, "module"), parsed.files(), self._is_allowed)
         if self._watch is None:
             return package, _load(package, parsed.manifest.entry, PythonProgram)
+        has_stopped = False
         self._watch.begin(module_hash, MODULE_LOAD_CPU_NS_MAX)
         try:
-            return package, _load(package, parsed.manifest.entry, PythonProgram)
+            program = _load(package, parsed.manifest.entry, PythonProgram)
         finally:
-            self._watch.end()
+            has_stopped = self._watch.end()
+        if has_stopped:
+            package.discard()
+            raise LoadError("it takes too much CPU time")
+        return package, program
 
     def close(self) -> None:
         """Let go of every program."""

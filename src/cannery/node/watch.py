@@ -100,7 +100,8 @@ class CpuWatch:
         self._running = running
         self._limit_ns = 0
         self._started_ns: int | None = None
-        self._outer: list[tuple[int, int | None]] = []
+        self._has_stopped = False
+        self._outer: list[tuple[int, int | None, bool]] = []
         self._old_handler = signal.signal(signal.SIGPROF, self._on_tick)
         signal.setitimer(signal.ITIMER_PROF, _TICK_S, _TICK_S)
         # The interpreter's end puts the default action back, which a late tick would make fatal.
@@ -109,18 +110,21 @@ class CpuWatch:
     def begin(self, identity: bytes, cpu_ns_max: int) -> None:
         if self._limit_ns:
             # What runs inside another activation counts for that one too: the outer mark stays.
-            self._outer.append((self._limit_ns, self._started_ns))
+            self._outer.append((self._limit_ns, self._started_ns, self._has_stopped))
         elif self._running is not None:
             self._running.begin(identity)
         self._started_ns = None
+        self._has_stopped = False
         self._limit_ns = cpu_ns_max
 
-    def end(self) -> None:
+    def end(self) -> bool:
         self._limit_ns = 0
+        has_stopped, self._has_stopped = self._has_stopped, False
         if self._outer:
-            self._limit_ns, self._started_ns = self._outer.pop()
+            self._limit_ns, self._started_ns, self._has_stopped = self._outer.pop()
         elif self._running is not None:
             self._running.end()
+        return has_stopped
 
     def close(self) -> None:
         """Stop the timer and put back the signal handler that was there."""
@@ -138,6 +142,7 @@ class CpuWatch:
             # The first tick of an activation: reading the clock here and not in `begin` keeps `begin` cheap.
             self._started_ns = now_ns
         elif now_ns - started_ns >= limit_ns and _is_canister_code(frame):
+            self._has_stopped = True
             raise Stopped(f"stopped after {limit_ns / 1e9:g} s of CPU time, the limit for one message")
 
 
@@ -153,10 +158,11 @@ class MarkWatch:
         if self._running is not None and self._depth == 1:
             self._running.begin(identity)
 
-    def end(self) -> None:
+    def end(self) -> bool:
         self._depth -= 1
         if self._running is not None and self._depth == 0:
             self._running.end()
+        return False
 
     def close(self) -> None:
         """Do nothing: there is no timer."""

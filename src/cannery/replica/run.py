@@ -68,7 +68,12 @@ class Runner:
 def run_watched(
     program: Program, activation: System, identity: bytes, cpu_ns_max: int, watch: Watch | None
 ) -> Failure | None:
-    """Run a program under the watch; None where it came to its end without raising."""
+    """Run a program under the watch; None where it came to its end without raising.
+
+    One that caught `Stopped` and went on is stopped all the same: what it made of that hangs on the clock.
+    """
+    has_stopped = False
+    failure: BaseException | None = None
     try:
         if watch is None:
             program.run(activation)
@@ -77,10 +82,12 @@ def run_watched(
                 watch.begin(identity, cpu_ns_max)
                 program.run(activation)
             finally:
-                watch.end()
+                has_stopped = watch.end()
     except BaseException as error:  # noqa: BLE001  (a program may raise anything, SystemExit included)
-        return _failure_of(error, activation, cpu_ns_max)
-    return None
+        failure = error
+    if has_stopped and not isinstance(failure, Stopped):
+        failure = Stopped()
+    return None if failure is None else _failure_of(failure, activation, cpu_ns_max)
 
 
 def run_nested(program: Program, activation: System) -> Failure | None:
