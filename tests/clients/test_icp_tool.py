@@ -7,6 +7,7 @@ mints cycles instead.
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import sys
@@ -141,6 +142,32 @@ def test_calls(tool: IcpTool, probe: Principal) -> None:
     assert "no such thing" in tool.refused(*call, str(probe), "refuse_query", '("no such thing")', "--query")
 
 
+def test_a_session_key_speaks_for_an_identity(
+    tool: IcpTool, probe: Principal, running_node: NodeUnderTest
+) -> None:
+    key, chain = tool.project / "session.pem", tool.project / "chain.json"
+    key.write_text(tool("identity", "delegation", "request", "session", "--storage", "plaintext") + "\n")
+    sign = ("identity", "delegation", "sign", "--key-pem", str(key), "--duration", "1h")
+    chain.write_text(tool(*sign, "--canisters", str(probe), "--identity", "eve"))
+    tool("identity", "delegation", "use", "--from-json", str(chain), "session")
+    eve = tool("identity", "principal", "--identity", "eve")
+    call = ("canister", "call", *tool.target, "--identity", "session")
+    assert tool(*call, str(probe), "whoami_update", "()") == f'(principal "{eve}")'
+    assert tool(*call, str(probe), "whoami", "()", "--query") == f'(principal "{eve}")'
+    assert running_node.canisters is not None
+    elsewhere = str(running_node.canisters["user_index"])
+    assert "targets" in tool.refused(*call, elsewhere, "register", '("eve")')
+
+
+def test_a_message_signed_elsewhere_runs_once(tool: IcpTool, probe: Principal) -> None:
+    message = tool.project / "message.json"
+    call = ("canister", "call", *tool.target, str(probe), "increment", "()")
+    tool(*call, "--sign-only", str(message))
+    first = tool("message", "send", str(message), "--yes").splitlines()[-1]
+    assert tool("message", "send", str(message), "--yes").splitlines()[-1] == first
+    assert tool("canister", "call", *tool.target, str(probe), "value", "()", "--query") == first
+
+
 def test_another_root_key_is_not_believed(tool: IcpTool, probe: Principal) -> None:
     tampered = tool.node.root_key[:-1] + bytes([tool.node.root_key[-1] ^ 1])
     target = ("--network", tool.node.url, "--root-key", tampered.hex())
@@ -162,6 +189,17 @@ def test_a_project_is_deployed_and_upgraded(tool: IcpTool, is_fetched: bool) -> 
     assert upgraded["canister_id"] == deployed["canister_id"]
     assert second["module_hash"] != first["module_hash"]
     assert tool("canister", "call", *HERE, "tally", "doubled", "()", "--query") == "(40 : nat64)"
+    end_canister(tool)
+
+
+def test_a_module_of_several_chunks_is_deployed(tool: IcpTool) -> None:
+    write_project(tool, tool.node.root_key.hex())
+    # 2.5 MB that no compression makes smaller than the 2 MiB which the tool sends at once.
+    ballast = base64.b85encode(secrets.token_bytes(2_500_000)).decode()
+    write_source(tool, f"{FIRST_VERSION}\n\nBALLAST = {ballast!r}\n")
+    tool("deploy", *HERE)
+    assert (tool.project / "tally.wasm").stat().st_size > 2 * 1024 * 1024
+    assert tool("canister", "call", *HERE, "tally", "add", "(3)") == "(3 : nat64)"
     end_canister(tool)
 
 
@@ -222,6 +260,12 @@ def test_a_stranger_is_told_why_not(tool: IcpTool, tmp_path: Path) -> None:
     tool("canister", "delete", "--no-recover-cycles", canister_id, *tool.target)
 
 
-def test_what_needs_a_ledger_says_so(tool: IcpTool, probe: Principal) -> None:
+def test_what_is_not_there_says_so(tool: IcpTool, probe: Principal) -> None:
     text = tool.refused("canister", "top-up", str(probe), "--amount", "1t", *tool.target)
     assert "um5iw-rqaaa-aaaaq-qaaba-cai not found" in text
+
+    canister_id = tool("canister", "create", "--detached", "--quiet", *tool.target)
+    tool("canister", "stop", canister_id, *tool.target)
+    text = tool.refused("canister", "snapshot", "create", canister_id, *tool.target)
+    assert "snapshots of canisters are not supported yet" in text
+    tool("canister", "delete", "--no-recover-cycles", canister_id, *tool.target)

@@ -36,7 +36,9 @@ def operators(request: Request, _args: object) -> None:
     """Let operators in alone."""
     if not request.state.is_operator(request.caller):
         raise _refused(
-            request, "Only operators of the node", "an operator adds others with `cannery operator add`"
+            request,
+            "Only operators of the node may do this",
+            "an operator adds others with `cannery operator add`",
         )
 
 
@@ -44,7 +46,7 @@ def minting_operators(request: Request, _args: object) -> None:
     """Let operators in alone: cycles are made out of nothing."""
     if not request.state.is_operator(request.caller):
         raise _refused(
-            request, "Only operators mint cycles and", "ask an operator, or send cycles with deposit_cycles"
+            request, "Only operators mint cycles", "ask an operator, or send cycles with deposit_cycles"
         )
 
 
@@ -53,7 +55,7 @@ def creators(request: Request, _args: object) -> None:
     if request.from_user and not request.state.is_operator(request.caller):
         raise _refused(
             request,
-            "Over HTTP only operators create canisters and",
+            "Over HTTP only operators create canisters",
             "an operator adds others with `cannery operator add`; a canister may create others in its quota",
         )
 
@@ -118,9 +120,9 @@ def _check_visibility(request: Request, canister_id: bytes, visibility: Visibili
         )
 
 
-def _refused(request: Request, who: str, what_to_do: str) -> Reject:
+def _refused(request: Request, rule: str, what_to_do: str) -> Reject:
     return Reject(
         RejectCode.CANISTER_REJECT,
-        f"{who} may call {request.method}, and {show(request.caller)} is no operator: {what_to_do}",
+        f"{rule}: {show(request.caller)} is no operator and may not call {request.method}; {what_to_do}",
         "IC0406",
     )
