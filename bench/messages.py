@@ -83,7 +83,7 @@ def run_updates() -> Iterator[Line]:
                 requests = _updates(canisters, count, clients * 10 + run)
                 cpu = node.cpu_s()
                 result = traffic.send(node.port, requests, clients)
-                shares.append((node.cpu_s() - cpu) / result.seconds)
+                shares.append((node.cpu_s() - cpu) / count * 1e6)
                 assert result.statuses == {"200": count}, result.statuses
                 traffic.verify_updates(requests, result, root_key)
                 results.append(result)
@@ -100,7 +100,7 @@ def run_updates() -> Iterator[Line]:
                     "p50 ms": middle.p50_ms,
                     "p99 ms": middle.p99_ms,
                     "bare p50 ms": bare.p50_ms,
-                    "node cores": statistics.median(shares),
+                    "node CPU us each": statistics.median(shares),
                     "generator cores": middle.generator_cpu_share,
                 },
             )
@@ -115,10 +115,12 @@ def run_queries() -> Iterator[Line]:
     """Measure queries in a closed loop with 64 clients."""
     with _loaded_node() as (node, canisters):
         node_key = node.node_key_der()
-        results = []
+        results, shares = [], []
         for run in range(RUNS):
             requests = _queries(canisters, REQUESTS, run)
+            cpu = node.cpu_s()
             result = traffic.send(node.port, requests, CLIENTS)
+            shares.append((node.cpu_s() - cpu) / REQUESTS * 1e6)
             assert result.statuses == {"200": REQUESTS}, result.statuses
             traffic.verify_queries(requests, result, node_key)
             results.append(result)
@@ -135,6 +137,7 @@ def run_queries() -> Iterator[Line]:
                 "p50 ms": middle.p50_ms,
                 "p99 ms": middle.p99_ms,
                 "bare p50 ms": bare.p50_ms,
+                "node CPU us each": statistics.median(shares),
                 "generator cores": middle.generator_cpu_share,
             },
         )
