@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ JS_HOME = HERE / "js"
 ICP_TOOL = JS_HOME / "node_modules/@icp-sdk/icp-cli-linux-x64/bin/icp"
 NO_ARGUMENTS = b"DIDL\x00\x00"
 SCRIPT_S_MAX = 120.0
+ACCEPT_ONLY = "[gateway]\nanswer_wait_ms_max = 0\n"
 
 
 def deploy_probe(node: NodeUnderTest) -> Principal:
@@ -43,6 +44,18 @@ def deploy_probe(node: NodeUnderTest) -> Principal:
 def probe(running_node: NodeUnderTest) -> Principal:
     """The probe canister on the worker's node."""
     return deploy_probe(running_node)
+
+
+@pytest.fixture(scope="session")
+def polled_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeUnderTest, Principal]]:
+    """A node that lets no call wait for its outcome, and the probe canister on it."""
+    folder = tmp_path_factory.mktemp("polled")
+    node = NodeUnderTest(folder / "data", folder / "home", settings=ACCEPT_ONLY)
+    try:
+        node.start()
+        yield node, deploy_probe(node)
+    finally:
+        node.close()
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,14 @@ def test_calls(tool: IcpTool, probe: Principal) -> None:
     assert "no such thing" in tool.refused(*call, str(probe), "refuse_query", '("no such thing")', "--query")
 
 
+def test_calls_by_polling(tool: IcpTool, polled_node: tuple[NodeUnderTest, Principal]) -> None:
+    node, probe = polled_node
+    call = ("canister", "call", "--network", node.url, "--root-key", node.root_key.hex(), str(probe))
+    assert "nat64" in tool(*call, "increment", "()")
+    assert "not today" in tool.refused(*call, "refuse", '("not today")')
+    assert "absent" in tool.refused(*call, "absent", "()")
+
+
 def test_a_session_key_speaks_for_an_identity(
     tool: IcpTool, probe: Principal, running_node: NodeUnderTest
 ) -> None:

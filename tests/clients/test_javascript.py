@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cannery.cli.building import build_file
 from cannery.protocol.principal import Principal
-from tests.clients.conftest import PROBE, RunScript, deploy_probe
+from tests.clients.conftest import PROBE, RunScript
 from tests.node_under_test import NodeUnderTest
 
 PACKAGES = ["icp-sdk", "dfinity"]
 AGENT_CHECKS = 24
-ANSWERED_AT_ONCE = "[gateway]\nanswer_wait_ms_max = 0\n"
-
-
-@pytest.fixture(scope="module")
-def polled_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeUnderTest, Principal]]:
-    """A node that lets no call wait for its outcome, and the probe canister on it."""
-    folder = tmp_path_factory.mktemp("polled")
-    node = NodeUnderTest(folder / "data", folder / "home", settings=ANSWERED_AT_ONCE)
-    try:
-        node.start()
-        yield node, deploy_probe(node)
-    finally:
-        node.close()
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -9,18 +9,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
+from cannery.candid.codec import decoder
+from cannery.candid.types import Nat64
+from cannery.client.agent import Agent
+from cannery.protocol.principal import Principal
+from tests.clients.conftest import NO_ARGUMENTS, deploy_probe
 from tests.conftest import Cli
 from tests.node_under_test import PROGRAM, NodeUnderTest
 
 StartNode = Callable[..., NodeUnderTest]
 
 CYCLES = 20
+KILLS = 2
+CALLERS = 4
+CALLS_EACH = 150
 # A message whose first attempt met a stopped canister is tried again after 10 s, or 20 s after the second.
 DELIVERED_S_MAX = 60.0
+decode_count = decoder((Nat64(),))
 
 
 def run(node: NodeUnderTest, *arguments: str) -> str:
@@ -115,6 +125,38 @@ def test_twenty_kills_lose_nothing_and_repeat_nothing(people: People, start_node
     for cycle in range(CYCLES):
         assert people.read(f"away_{cycle}") == away_texts(cycle)
     assert people.read("reader") == expected
+
+
+def test_calls_under_way_when_the_node_is_killed_run_once(start_node: StartNode) -> None:
+    node = start_node()
+    probe = deploy_probe(node)
+    with node.agent() as agent, ThreadPoolExecutor(CALLERS) as pool:
+        callers = [pool.submit(count_up, node, probe) for _ in range(CALLERS)]
+        for kill in range(KILLS):
+            wait_until_counted(agent, probe, (kill + 1) * CALLERS * CALLS_EACH // (KILLS + 1))
+            node.kill()
+            start_node()
+        counts = [count for caller in callers for count in caller.result()]
+        # Each call ran once: every caller got numbers of its own, and there are no others.
+        assert sorted(counts) == list(range(1, CALLERS * CALLS_EACH + 1))
+        assert read_count(agent, probe) == len(counts)
+
+
+def count_up(node: NodeUnderTest, probe: Principal) -> list[int]:
+    """Call `increment` again and again; give the numbers that came back."""
+    with node.agent() as agent:
+        replies = [agent.call(probe, "increment", NO_ARGUMENTS) for _ in range(CALLS_EACH)]
+    return [decode_count(reply)[0] for reply in replies]
+
+
+def read_count(agent: Agent, probe: Principal) -> int:
+    return int(decode_count(agent.query(probe, "value", NO_ARGUMENTS))[0])
+
+
+def wait_until_counted(agent: Agent, probe: Principal, count: int) -> None:
+    end = time.monotonic() + DELIVERED_S_MAX
+    while read_count(agent, probe) < count:
+        assert time.monotonic() < end, f"the count does not reach {count}"
 
 
 def away_texts(cycle: int) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cannery.protocol.principal import Principal
-from tests.clients.conftest import HERE, SCRIPT_S_MAX, read_script
+from tests.clients.conftest import HERE, SCRIPT_S_MAX, Script, read_script
 from tests.clients.once import made_once
 from tests.node_under_test import ROOT, NodeUnderTest
 
@@ -35,29 +35,24 @@ def python_with(requirements: Path) -> Path:
     return folder / "bin" / "python"
 
 
-@pytest.mark.parametrize(
-    ("requirements", "script", "checks"),
-    [("icp-py-core.txt", "icp_py_core.py", 15), ("ic-py.txt", "ic_py.py", 11)],
-)
-def test_a_python_client(
-    requirements: str,
-    script: str,
-    checks: int,
-    running_node: NodeUnderTest,
-    probe: Principal,
-) -> None:
-    python = python_with(SCRIPTS / requirements)
-    arguments = (
-        running_node.url,
-        running_node.root_key.hex(),
-        str(probe),
-        str(running_node.data / "operator.pem"),
-    )
+def run_client(client: str, node: NodeUnderTest, probe: Principal) -> Script:
+    python = python_with(SCRIPTS / f"{client}.txt")
+    script = SCRIPTS / f"{client.replace('-', '_')}.py"
+    operator = node.data / "operator.pem"
     done = subprocess.run(
-        [str(python), str(SCRIPTS / script), *arguments],
+        [str(python), str(script), node.url, node.root_key.hex(), str(probe), str(operator)],
         capture_output=True,
         text=True,
         timeout=SCRIPT_S_MAX,
         check=False,
     )
-    read_script(done).demand(checks)
+    return read_script(done)
+
+
+@pytest.mark.parametrize(("client", "checks"), [("icp-py-core", 15), ("ic-py", 11)])
+def test_a_python_client(client: str, checks: int, running_node: NodeUnderTest, probe: Principal) -> None:
+    run_client(client, running_node, probe).demand(checks)
+
+
+def test_a_python_client_that_polls(polled_node: tuple[NodeUnderTest, Principal]) -> None:
+    run_client("icp-py-core", *polled_node).demand(15)
