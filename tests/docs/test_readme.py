@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -15,11 +16,11 @@ from cannery.node.config import LimitsSection, ModulesSection, NodeSection
 from cannery.node.gateway.settings import GatewaySettings
 from cannery.replica.block import PriceSchedule
 from tests.cdk.test_module_file import load
-from tests.clients.conftest import JS_HOME, RunScript, run_script
+from tests.clients.conftest import JS_HOME, RunScript, icp_tool, run_script
 from tests.docs.transcript import DOCUMENTED_URL, Normaliser, Step, blocks_of, run_steps, steps_of
 from tests.node_under_test import ROOT, NodeUnderTest
 
-__all__ = ["run_script"]
+__all__ = ["icp_tool", "run_script"]
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = [
@@ -39,20 +40,27 @@ SETTINGS = (
 StartNode = Callable[..., NodeUnderTest]
 
 
-def play(document: Path, node: NodeUnderTest, tmp_path: Path) -> None:
+def play(document: Path, node: NodeUnderTest, tmp_path: Path, programs: str = "") -> None:
     """Run a document's transcripts in order; fail with the first command that prints something else."""
     shown = steps_of(document.read_text())
     assert shown, f"{document.name} has no transcript"
     folder = tmp_path / "session"
     folder.mkdir()
     names_shown, names_seen = Normaliser(), Normaliser()
-    for wanted, got in zip(shown, run_steps(shown, node, folder), strict=True):
+    for wanted, got in zip(shown, run_steps(shown, node, folder, programs), strict=True):
         assert Step(got.command, names_seen(got.output)) == Step(wanted.command, names_shown(wanted.output))
 
 
 @pytest.mark.parametrize("name", ["docs/canisters.md", "docs/users.md"])
 def test_transcripts(name: str, start_node: StartNode, tmp_path: Path) -> None:
     play(ROOT / name, start_node(), tmp_path)
+
+
+def test_transcripts_of_the_icp_tool(start_node: StartNode, tmp_path: Path, icp_tool: Path) -> None:
+    for setting in (("telemetry", "false"), ("update-check", "disabled")):
+        command = [str(icp_tool), "settings", *setting]
+        subprocess.run(command, env={"HOME": str(tmp_path)}, check=True, capture_output=True)
+    play(ROOT / "docs" / "icp-tool.md", start_node(), tmp_path, str(icp_tool.parent))
 
 
 def test_the_readme(

@@ -1,5 +1,7 @@
-"""Transcripts in documents: the commands of a ```console block, and what they print, with what differs each time
-replaced by names."""
+"""Transcripts in documents: the commands of a ```console block, and what they print.
+
+What differs each time (ids, hashes, times) is replaced by names before two outputs are compared.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ def blocks_of(text: str, language: str) -> list[str]:
 
 
 def steps_of(text: str) -> list[Step]:
-    """Take the console blocks of a document apart: `$` begins a command, `>` right after it goes on with it."""
+    """Take console blocks apart: `$` begins a command, `>` right after it goes on with it."""
     steps: list[Step] = []
     for block in blocks_of(text, "console"):
         command, output, is_open = "", [], False
@@ -61,12 +63,17 @@ def steps_of(text: str) -> list[Step]:
     return steps
 
 
-def run_steps(steps: list[Step], node: NodeUnderTest, folder: Path) -> list[Step]:
-    """Run commands one after the other in one shell, in a folder with the examples; give what they printed."""
+def run_steps(steps: list[Step], node: NodeUnderTest, folder: Path, programs: str = "") -> list[Step]:
+    """Run commands one after the other in one shell, in a folder with the examples; give what they printed.
+
+    `programs` is a folder of further commands. What a document says of its node's URL goes to this node.
+    """
     (folder / "examples").symlink_to(ROOT / "examples")
     script = "exec 2>&1\n" + "".join(f"{step.command}\nprintf '\\036'\n" for step in steps)
-    environment = node.environment()
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    script = script.replace(DOCUMENTED_URL, node.url)
+    environment = {**node.environment(), "HOME": str(folder.parent), "RUST_BACKTRACE": "0"}
+    paths = [programs, str(Path(sys.executable).parent), environment["PATH"]]
+    environment["PATH"] = os.pathsep.join(filter(None, paths))
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
