@@ -70,9 +70,9 @@ def test_a_line_end_inside_a_message_is_shown() -> None:
 
 
 def test_a_complaint_is_one_bounded_line(capsys: pytest.CaptureFixture[str]) -> None:
-    complain("two\nlines \x1b[2J" + "x" * 1_000_000)
+    complain("two:\nlines\nmore \x1b[2J" + "x" * 1_000_000)
     error = capsys.readouterr().err
-    assert error.startswith("cannery: two lines \\x1b[2Jxxx")
+    assert error.startswith("cannery: two: lines; more \\x1b[2Jxxx")
     assert error.count("\n") == 1
     assert len(error) < 2_100
 

@@ -257,6 +257,16 @@ def test_answers_of_another_time_are_refused(skew_s: int) -> None:
         query(node)
 
 
+@pytest.mark.parametrize("skew_s", [-301, 301])
+def test_a_query_answer_of_another_time_is_refused(skew_s: int) -> None:
+    node = FakeNode()
+    conversation = node.conversation()
+    node.hold(conversation.query(CANISTER, "greet", b"x"))
+    node.skew_ns = skew_s * 1_000_000_000
+    with pytest.raises(Unverified, match="another time"):
+        node.hold(conversation.query(CANISTER, "greet", b"x"))
+
+
 # --- large bodies ---
 
 LARGE = bytes(range(256)) * 4096 * 10
