@@ -49,7 +49,8 @@ def steps_of(text: str) -> list[Step]:
     """Take console blocks apart: `$` begins a command, `>` right after it goes on with it."""
     steps: list[Step] = []
     for block in blocks_of(text, "console"):
-        command, output, is_open = "", [], False
+        command, is_open = "", False
+        output: list[str] = []
         for line in [*block.splitlines(), "$ "]:
             if line.startswith("$ "):
                 if command:

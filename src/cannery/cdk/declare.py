@@ -132,8 +132,7 @@ def post_upgrade(method: Method) -> Method:
 
 
 def health(method: Method) -> Method:
-    """Ask a method, after an install or upgrade, whether all is well; False or an exception undoes the
-    upgrade."""
+    """Ask a method, after an upgrade, whether all is well; False or an exception undoes the upgrade."""
     return _note(method, "health", None)
 
 
