@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Any
 
 from cannery.candid.codec import decoder, encoder
 from cannery.candid.did import Interface, parse_did
@@ -121,17 +122,17 @@ class Method:
         self.__name__ = shape.name
         self.__doc__ = shape.doc
 
-    def __call__(self, *args: object) -> object:
+    def __call__(self, *args: object) -> Any:  # of the result types, known at run time only
         """Query where the interface says `query`, else call."""
         return self.query(*args) if self._shape.func.is_query else self.call(*args)
 
-    def call(self, *args: object) -> object:
+    def call(self, *args: object) -> Any:  # of the result types, known at run time only
         """Call as an update: also a query method is then answered by the whole subnet, certified."""
         shape = self._shape
         arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
         return shape.decode_results(self._agent.call(self._canister_id, shape.name, arg, effective=effective))
 
-    def query(self, *args: object) -> object:
+    def query(self, *args: object) -> Any:  # of the result types, known at run time only
         """Ask as a query: answered at once, from the last committed state."""
         shape = self._shape
         arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
@@ -153,11 +154,11 @@ class AsyncMethod:
         self.__name__ = shape.name
         self.__doc__ = shape.doc
 
-    async def __call__(self, *args: object) -> object:
+    async def __call__(self, *args: object) -> Any:  # of the result types, known at run time only
         """Query where the interface says `query`, else call."""
         return await (self.query(*args) if self._shape.func.is_query else self.call(*args))
 
-    async def call(self, *args: object) -> object:
+    async def call(self, *args: object) -> Any:  # of the result types, known at run time only
         """Call as an update."""
         shape = self._shape
         arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
@@ -165,7 +166,7 @@ class AsyncMethod:
             await self._agent.call(self._canister_id, shape.name, arg, effective=effective)
         )
 
-    async def query(self, *args: object) -> object:
+    async def query(self, *args: object) -> Any:  # of the result types, known at run time only
         """Ask as a query."""
         shape = self._shape
         arg, effective = shape.encode_args(args), effective_target(self._canister_id, args)
