@@ -8,6 +8,7 @@ fail.
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import subprocess
@@ -90,9 +91,9 @@ class TracedNode:
     def calls(self) -> list[SystemCall]:
         """Stop the node and read the trace, whose last line tells the end of the supervisor."""
         assert self.node.process is not None
-        pid = self.node.process.pid
+        last_line = re.compile(rf"^{self.node.process.pid} +\+\+\+ exited", re.MULTILINE)
         self.node.stop()
-        wait_for(lambda: f"{pid} +++ exited" in self.trace.read_text(errors="replace"))
+        wait_for(lambda: last_line.search(self.trace.read_text(errors="replace")) is not None)
         return read_trace(self.trace.read_text(errors="replace").splitlines())
 
 
