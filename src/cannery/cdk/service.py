@@ -55,7 +55,7 @@ def method(
 ):
     """Declare a method of another canister by its type hints.
 
-    The body never runs: `...`, or `raise NotImplementedError` where a type checker wants one.
+    The body is `...` and never runs; docs/canisters.md, "Calls", says what type checkers think of that.
     """
     if function is not None:
         return _caller(function, function.__name__)
