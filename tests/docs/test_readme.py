@@ -131,6 +131,21 @@ def test_limits_exist(document: Path) -> None:
     assert not missing, f"{document.name} names limits that are not there: {missing}"
 
 
+def test_the_guide_gives_the_limits_as_they_are() -> None:
+    text = (ROOT / "docs" / "canisters.md").read_text().partition("\n## Limits\n")[2]
+    rows = [line.split("|") for line in text.splitlines() if LIMIT.search(line)]
+    assert len(rows) > 10
+    for _, what, shown, names, _ in rows:
+        for name in LIMIT.findall(names):
+            spellings = spellings_of(getattr(limits, name))
+            assert any(spelling in shown for spelling in spellings), f"{what}: {name} is {spellings}"
+
+
+def spellings_of(value: int) -> list[str]:
+    """Write a limit as a number, as bytes and as a time."""
+    return [f"{value:,}", f"{value / 2**20:g} MiB", f"{value / 10**9:g} s", f"{value / 10**6:g} ms"]
+
+
 def test_settings_and_their_defaults() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text()
     for section, values in SETTINGS:
