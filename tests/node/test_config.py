@@ -51,6 +51,8 @@ def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
         ("[prices]\nper_mesage = 1\n", "prices.per_mesage is not a setting; there are .*per_message"),
         ("[prices]\nper_message = -1\n", "must not be negative"),
         ("[gateway]\nnope = 1\n", "gateway.nope is not a setting"),
+        ("[gateway]\nrequests_per_address_per_s = 0\n", "requests_per_address_per_s must be more than 0"),
+        ("[gateway]\nconnection_count_max = -1\n", "must not be negative"),
         ("[gateway]\nanswer_wait_ms_max = 0.5\n", r"gateway: Expected `int`.*answer_wait_ms_max"),
         ("[node\n", "cannery.toml"),
         ("\x00", "cannery.toml"),
@@ -60,8 +62,7 @@ def test_slips_are_errors_that_name_the_setting(tmp_path: Path, text: str, messa
     (tmp_path / "cannery.toml").write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(tmp_path)
-    if "cannery.toml" not in message and "70000" not in text and "gateway_count" not in text:
-        assert "cannery.toml" in str(caught.value) or "memory" in message
+    assert "cannery.toml" in str(caught.value)
 
 
 def test_a_new_data_directory_has_keys_that_stay(tmp_path: Path) -> None:

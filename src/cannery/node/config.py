@@ -112,7 +112,7 @@ def load_config(data: Path | str, host: str | None = None, port: int | None = No
     try:
         text = path.read_text() if path.exists() else ""
         file = msgspec.convert(tomllib.loads(text), ConfigFile)
-        config = _resolve(folder, file)
+        config = _check(_resolve(folder, file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
     except ConfigError as error:
@@ -153,6 +153,9 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
 
 def _gateway_settings(values: Mapping[str, object]) -> GatewaySettings:
     _check_names("gateway", values, {known.name for known in fields(GatewaySettings)})
+    for name, value in values.items():
+        if isinstance(value, int | float) and value <= 0:
+            raise ConfigError(f"gateway.{name} must be more than 0")
     try:
         return msgspec.convert(dict(values), GatewaySettings)
     except msgspec.ValidationError as error:
