@@ -29,6 +29,7 @@ class Request:
     sent_after: int = -1
     known_at: int = -1
     is_forgotten: bool = False
+    was_read: bool = False
     retry_step: int = 0
     notes: dict[str, object] = field(default_factory=dict)
     on_end: Callable[[Request], None] | None = None

@@ -276,6 +276,8 @@ class World:
             assert code is not None
             assert text is not None
             shown = error_code.decode() if error_code is not None else None
+            # It may be a refusal: the node remembers those for a while, they are in no block.
+            request.was_read = True
             self._end(request, Answer(request.id, request.sender.raw, None, code[0], text.decode(), shown))
         elif status is None and not self._is_syncing:
             request.state = "unknown"

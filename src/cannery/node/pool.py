@@ -101,6 +101,12 @@ class IngressPool:
             taken.append(pending.ingress)
         return tuple(taken)
 
+    def take_one(self, request_id: bytes) -> None:
+        """Take one request that waits: a block has it already."""
+        pending = self._waiting.pop(request_id)
+        self._size_bytes -= len(pending.ingress.arg)
+        self._under_way[request_id] = pending
+
     def put_back(self, requests: Iterable[Ingress]) -> None:
         """Put requests whose block came to nothing back to the front, in their order."""
         back = [self._under_way.pop(ingress.request_id, None) for ingress in requests]

@@ -169,6 +169,7 @@ class Subnet:
         self._pool = IngressPool()
         self._refusals = Refusals()
         self._unsynced: deque[Executed] = deque()
+        self._recognized: list[tuple[bytes, Answer | None]] = []
         self._syncing = False
         self._failure: StoreError | None = None
         self.metrics = SubnetMetrics()
@@ -211,11 +212,12 @@ class Subnet:
     def submit(self, ingress: Ingress, ticket: object) -> Submitted:
         """Take an authenticated update call; `ticket` comes back with its acceptance and its answer."""
         try:
-            if self._failure is not None:
-                raise Reject(RejectCode.SYS_TRANSIENT, f"no updates for now: {self._failure}", "CNRY0202")
+            # Before any refusal: what waits here already runs in the end, so nobody may read that it was refused.
             joined = self._pool.join(ingress.request_id, ticket)
             if joined is not None:
                 return Waiting(joined.is_accepted)
+            if self._failure is not None:
+                raise Reject(RejectCode.SYS_TRANSIENT, f"no updates for now: {self._failure}", "CNRY0202")
             self._pool.check_room(ingress)
             return self._admit(ingress, ticket)
         except Reject as reject:
@@ -306,6 +308,7 @@ class Subnet:
             return Durable(self.time_ns)
         accepted: list[object] = []
         settled: list[tuple[object, Answer]] = []
+        self._let_out_recognized(accepted, settled)
         for _ in range(sync.covers):
             executed = self._unsynced.popleft()
             self._publish(executed)
@@ -314,6 +317,15 @@ class Subnet:
         if self._durable_head.number % _FORGET_EVERY_ROUNDS < sync.covers:
             self._pool.forget_old(self.time_ns)
         return Durable(self._durable_head.time_ns, tuple(accepted), tuple(settled))
+
+    def _let_out_recognized(self, accepted: list[object], settled: list[tuple[object, Answer]]) -> None:
+        """Add what `recover` found to have run to the lists."""
+        for request_id, answer in self._recognized:
+            if answer is None:
+                accepted += self._pool.accept(request_id)
+            else:
+                settled += [(ticket, answer) for ticket in self._pool.settle(request_id)]
+        self._recognized.clear()
 
     def _publish(self, executed: Executed) -> None:
         """Make a round's state the one that queries, reads and admission see."""
@@ -405,6 +417,7 @@ class Subnet:
             self._durable.close()
             self._store.close()
             self._open()
+            self._recognize()
         except StoreError as error:
             self._failure = error
             return False
@@ -444,15 +457,27 @@ class Subnet:
             self._abandon_rounds()
 
     def _abandon_rounds(self) -> None:
-        """Take back the rounds that are not durable: after `recover` their messages are ordered again.
-
-        What a round wrote may still have survived; then its messages are known, and get the stored answer.
+        """Take back the rounds that are not durable: after `recover` their messages are ordered again, unless
+        what their round wrote has survived.
         """
         while self._unsynced:
             executed = self._unsynced.pop()
             executed.snapshot.close()
             self._pool.put_back(executed.inputs)
         self._head = self._durable_head
+
+    def _recognize(self) -> None:
+        """Take requests whose abandoned round has survived out of the pool: they have run.
+
+        Ordered again, after a long failure even their statuses might be pruned, and they would be rejected as
+        too late.
+        """
+        for ingress in tuple(self._pool.waiting()):
+            record = self._durable.get(request_key(ingress.expiry_ns, ingress.request_id))
+            if record is not None:
+                self._pool.take_one(ingress.request_id)
+                answer = answer_of(ingress.request_id, REQUEST.decode(record))
+                self._recognized.append((ingress.request_id, answer))
 
     def _check_disk(self) -> None:
         free_bytes = self._doors.free_bytes

@@ -77,7 +77,9 @@ def admit(
         else:
             _admit_to_canister(view, ingress, now_ns, watch)
     except Reject as reject:
+        cached.check()
         return Refused(reject)
+    cached.check()
     return Admitted()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 
+from cannery.errors import StoreError
 from cannery.limits import READ_CACHE_SIZE_BYTES_MAX, SORTED_INSERT_COUNT_MAX
 from cannery.ports import StoreReader, WriteBatch
 from cannery.replica.keys import STABLE
@@ -190,21 +191,35 @@ class Layer:
 
 
 class CachedReader:
-    """Keeps what a round has read from the store, up to `READ_CACHE_SIZE_BYTES_MAX`; itself a reader."""
+    """Keeps what a round has read from the store, up to `READ_CACHE_SIZE_BYTES_MAX`; itself a reader.
 
-    __slots__ = ("_reader", "_size_bytes", "known")
+    It also keeps the first failure of the store: a program that reads may turn it into a trap, or take it for
+    an answer, and whoever runs programs must not believe what they made of it (`check`).
+    """
+
+    __slots__ = ("_reader", "_size_bytes", "failure", "known")
 
     def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
         self.known: dict[bytes, bytes | None] = {}
         self._size_bytes = 0
+        self.failure: StoreError | None = None
+
+    def check(self) -> None:
+        """Raise the first `StoreError` that any read met, whoever caught it."""
+        if self.failure is not None:
+            raise self.failure
 
     def get(self, key: bytes) -> bytes | None:
         """Give the stored value."""
         known = self.known
         if key in known:
             return known[key]
-        value = self._reader.get(key)
+        try:
+            value = self._reader.get(key)
+        except StoreError as error:
+            self.failure = self.failure or error
+            raise
         self._keep(key, value)
         return value
 
@@ -212,13 +227,22 @@ class CachedReader:
         """Give several stored values with one look into the store."""
         missing = [key for key in keys if key not in self.known]
         if missing:
-            for key, value in zip(missing, self._reader.multi_get(missing), strict=True):
+            try:
+                values = self._reader.multi_get(missing)
+            except StoreError as error:
+                self.failure = self.failure or error
+                raise
+            for key, value in zip(missing, values, strict=True):
                 self._keep(key, value)
         return [self.get(key) for key in keys]
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Scan the store itself."""
-        return self._reader.scan(start, end, reverse=reverse)
+        try:
+            yield from self._reader.scan(start, end, reverse=reverse)
+        except StoreError as error:
+            self.failure = self.failure or error
+            raise
 
     def _keep(self, key: bytes, value: bytes | None) -> None:
         self._size_bytes += len(key) + (len(value) if value is not None else 0) + 128

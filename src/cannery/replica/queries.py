@@ -13,6 +13,7 @@ from cannery.errors import Reject, RejectCode, Trap
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
 from cannery.replica.ingress import check_argument
 from cannery.replica.management.dispatch import query_management
+from cannery.replica.overlay import CachedReader
 from cannery.replica.reads import Certify, ReadActivation
 from cannery.replica.run import Failure, run_nested, run_watched
 from cannery.replica.state import MANAGEMENT_ID
@@ -48,12 +49,15 @@ def run_query(
     certify: Certify | None,
     known: Known | None = None,
 ) -> QueryResult:
-    """Answer a query from a committed state."""
-    view = StateView(reader, programs, known)
+    """Answer a query from a committed state. Raises `StoreError` where it could not be read."""
+    cached = CachedReader(reader)
+    view = StateView(cached, programs, known)
     try:
-        return QueryResult(_QueryRun(view, query.request_id, now_ns, watch, certify).answer(query))
+        result = QueryResult(_QueryRun(view, query.request_id, now_ns, watch, certify).answer(query))
     except Reject as reject:
-        return QueryResult(b"", reject)
+        result = QueryResult(b"", reject)
+    cached.check()
+    return result
 
 
 class _QueryRun:

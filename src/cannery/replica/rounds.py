@@ -78,6 +78,7 @@ def run_round(reader: StoreReader, block: Block, programs: Programs, watch: Watc
     note_unfinished(state)
     backlog = state.scheduler.waiting or not all_fired
     next_timer_ns = _next_due(state)
+    state.reader.check()
     return _close(state, before, backlog, next_timer_ns)
 
 
