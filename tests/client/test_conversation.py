@@ -318,6 +318,15 @@ def test_a_large_answer_that_broke_off_is_read_on() -> None:
     assert node.sent[-1].headers["range"] == "bytes=500-"
 
 
+def test_a_rest_that_does_not_fit_is_asked_for_once() -> None:
+    node = FakeNode()
+    name = "ab" * 32
+    node.bodies[name] = b"something else"
+    node.outages = [Lost("reset", True, Answer(200, {"cannery-body": name}, b"some"))]
+    assert call(node) == b"ran x"
+    assert [request.method for request in node.sent] == ["POST", "GET", "POST"]
+
+
 def test_metadata_and_absence() -> None:
     from cannery.protocol.hash_tree import Absent, Found, lookup
 

@@ -111,19 +111,18 @@ def _read_on(result: Result, backoff: Backoff) -> Exchange[Result]:
     if len(digest) != 64 or result.part.status != 200:
         return result
     broken, have = result, bytearray(result.part.body)
-    while sha256(have).hexdigest() != digest:
+    while True:
         rest = yield Send("GET", f"/cannery/body/{digest}", headers={"range": f"bytes={len(have)}-"})
         more = rest.part if isinstance(rest, Lost) else rest
         if isinstance(more, Answer) and more.status == 206:
             have += more.body
         elif not is_transient(rest):
             return broken
-        if len(have) > CLIENT_RESPONSE_SIZE_BYTES_MAX:
-            return broken
+        if sha256(have).hexdigest() == digest:
+            return Answer(200, result.part.headers, bytes(have))
         if isinstance(rest, Answer) and rest.status == 206:
-            continue
+            return broken
         pause = backoff.pause(rest, describe(rest))
-        if pause is None:
+        if pause is None or len(have) > CLIENT_RESPONSE_SIZE_BYTES_MAX:
             return broken
         yield pause
-    return Answer(200, result.part.headers, bytes(have))
