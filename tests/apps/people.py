@@ -9,6 +9,7 @@ from cannery.apps.users.types import Body, IndexSettings, Message, RegisterResul
 from cannery.apps.users.user import User
 from cannery.apps.users.user_index import UserIndex
 from cannery.ports import Store
+from cannery.replica.block import ReplicaConfig
 from cannery.testing import Actor, Node
 
 _MODULES: dict[str, bytes] = {}
@@ -17,8 +18,15 @@ _MODULES: dict[str, bytes] = {}
 class People:
     """A node with the users app. `mailbox("ann")` is Ann's own canister, spoken to as Ann."""
 
-    def __init__(self, store: Store | None = None, *, per_minute: int = 10_000, seed: int = 0) -> None:
-        self.node = Node(store, seed=seed)
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        per_minute: int = 10_000,
+        seed: int = 0,
+        config: ReplicaConfig | None = None,
+    ) -> None:
+        self.node = Node(store, seed=seed, config=config)
         for name, cls in (("index", UserIndex), ("user", User)):
             if name not in _MODULES:
                 _MODULES[name] = self.node.build(cls)

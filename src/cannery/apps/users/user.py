@@ -57,6 +57,7 @@ from .types import (
 READER = "owner"
 SENT_COUNT_MAX = 10_000
 BLOCKED_COUNT_MAX = 10_000
+SWEEP_NS = 600 * 1_000_000_000
 MAILBOX_RULE = LogRule(100_000, 256 * 1024 * 1024, None, WhenFull.refuse())
 UNOWNED = UserInit(Principal.anonymous(), Principal.anonymous(), "")
 
@@ -108,6 +109,7 @@ class User(Canister):
     resolving = StableMap(bytes, nat64)
     peers = StableMap(Principal, Profile)
     blocked = StableSet(Principal, counted=True)
+    swept_ns = StableCell(nat64, 0)
 
     @init
     def start(self, ctx: Context, me: UserInit) -> None:
@@ -125,13 +127,14 @@ class User(Canister):
     def send(self, ctx: Context, to: Who, message_id: bytes, body: Body) -> SendResult | Pending[SendResult]:
         """Send a message; the same `message_id` again sends nothing and says where the message stands."""
         self._owner_only(ctx)
+        self._sweep(ctx)
         known = self.sent.get(message_id)
         if known is not None:
             return SendResult.ok(known)
         fault = _fault(message_id, body)
         if fault is not None:
             return SendResult.invalid(fault)
-        if message_id in self.resolving:
+        if ctx.now_ns - self.resolving.get(message_id, 0) < SWEEP_NS:
             return SendResult.refused("this message is on its way already; ask for it again in a moment")
         self.resolving.put(message_id, ctx.now_ns)
         lookup = IndexOfUsers(self.me.get().index).lookup(to)
@@ -206,6 +209,7 @@ class User(Canister):
     @update
     def receive(self, ctx: Context, batch: Batch[Envelope]) -> list[Receipt] | Pending[list[Receipt]]:
         """Take messages from another user's canister, each once, in order. Only this index's are heard."""
+        self._sweep(ctx)
         sender = self.peers.get(ctx.caller)
         if sender is not None:
             return self._take(ctx, sender, batch)
@@ -268,6 +272,7 @@ class User(Canister):
     def acknowledge(self, ctx: Context, through: nat64) -> nat64:
         """Say that one has read up to and including a message; return the first id not acknowledged."""
         self._owner_only(ctx)
+        self._sweep(ctx)
         return self.mailbox.acknowledge(READER, through=through)
 
     @update
@@ -327,6 +332,12 @@ class User(Canister):
     def owner(self, ctx: Context) -> UserInit:
         """Return whose canister this is, and of which index."""
         return self.me.get()
+
+    def _sweep(self, ctx: Context) -> None:
+        """Send again what a forced stop cut off; looked for every ten minutes at the most."""
+        if ctx.now_ns - self.swept_ns.get() >= SWEEP_NS:
+            self.swept_ns.set(ctx.now_ns)
+            self.outbox.recover()
 
     def _owner_only(self, ctx: Context) -> None:
         if ctx.caller != self.me.get().owner:

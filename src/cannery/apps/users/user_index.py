@@ -47,6 +47,7 @@ from .types import (
 )
 
 MINUTE_NS = 60_000_000_000
+REGISTERING_NS_MAX = 10 * MINUTE_NS
 REGISTRATIONS_PER_MINUTE = 600
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
@@ -57,6 +58,14 @@ class Window:
 
     start_ns: nat64
     count: nat32
+
+
+@record
+class Reservation:
+    """A name that is kept for somebody whose canister is being made."""
+
+    username: str
+    at_ns: nat64
 
 
 @record
@@ -91,7 +100,7 @@ class UserIndex(Canister):
     users = StableMap(Principal, Profile, counted=True)
     names = StableMap(str, Principal)
     owners = StableMap(Principal, Principal)
-    registering = StableMap(Principal, str)
+    registering = StableMap(Principal, Reservation)
     window = StableCell(Window, Window(0, 0))
 
     @inspect_message
@@ -119,11 +128,12 @@ class UserIndex(Canister):
         known = self.users.get(caller)
         if known is not None:
             return RegisterResult.ok(known)
+        self._forget_cut_off(ctx)
         refusal = self._refusal(ctx, username)
         if refusal is not None:
             return refusal
         self.names.put(username.lower(), caller)
-        self.registering.put(caller, username)
+        self.registering.put(caller, Reservation(username, ctx.now_ns))
         return ctx.call(
             Management().cannery_create_installed(
                 CreateInstalledArgs(
@@ -135,6 +145,13 @@ class UserIndex(Canister):
             then=self.created,
             saved=Registration(caller, username),
         )
+
+    def _forget_cut_off(self, ctx: Context) -> None:
+        """Release the caller's reservation if a forced stop cut its registration off."""
+        reservation = self.registering.get(ctx.caller)
+        if reservation is not None and ctx.now_ns - reservation.at_ns >= REGISTERING_NS_MAX:
+            self.registering.delete(ctx.caller)
+            self.names.delete(reservation.username.lower())
 
     def _refusal(self, ctx: Context, username: str) -> RegisterResult | None:
         fault = username_fault(username)
