@@ -57,13 +57,12 @@ def _play(node: RunningNode, store: IdentityStore, operator: Agent) -> Iterator[
         register_user(session, name)
     for sender, receiver, text in LETTERS:
         send_text(sessions[sender], receiver, text)
-    yield f"people     {', '.join(PEOPLE)}, {len(LETTERS)} messages between them"
+    yield f"{'people':<12}{', '.join(PEOPLE)}, {len(LETTERS)} messages between them"
     line = Progress("")
     built = build_source(read_source(str(Path(__file__).with_name("demo_book.py"))))
     book = install_named(Session(operator, line), built, BOOK_NAME, b"DIDL\x00\x00").canister_id
     for session, text in zip(sessions.values(), ENTRIES, strict=False):
         open_actor(session.agent, book).sign(text)
-    yield f"{BOOK_NAME}  {book}"
     for session in sessions.values():
         session.agent.close()
 
