@@ -350,11 +350,22 @@ class _Resolver:
             if isinstance(inner[0], ct.Vec) and inner[0] != ct.BLOB:
                 raise CandidError("a list cannot be the key of a dict")
             return ct.Vec(ct.tuple_record(*inner), dict)
-        raise CandidError(f"{_show(hint)} is no hint for a Candid type")
+        raise CandidError(f"{_show(hint)} is no hint for a Candid type{_advice(hint, origin)}")
 
 
 def _is_nullable(t: ct.Type) -> bool:
     return isinstance(t, (ct.Null, ct.Opt, ct.Reserved))
+
+
+def _advice(hint: object, origin: object) -> str:
+    """Say what to write instead of a hint, where that is plain."""
+    if hint in (list, dict, tuple) or origin in (list, dict, tuple):
+        return ": give the types of its items, as in list[str], tuple[str, nat64] or dict[str, nat64]"
+    if hint in (set, frozenset) or origin in (set, frozenset):
+        return ": use list[...]"
+    if isinstance(hint, type) and hint.__module__ != "builtins":
+        return ": decorate the class with @record or @variant"
+    return ""
 
 
 def _show(hint: object) -> str:
