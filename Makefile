@@ -1,5 +1,5 @@
 # The doors of a checkout. `make` alone names them.
-.PHONY: help start test check demo bench fuzz clean
+.PHONY: help start test check demo bench fuzz sim crash clean
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 ARGS ?=
@@ -14,6 +14,8 @@ help:
 	@echo "make demo    a node with people, conversations and a canister of one's own in it"
 	@echo "make bench   measure, beside the limits of this machine; ONLY=updates for one bench"
 	@echo "make fuzz    throw random input at every decoder, longer than the tests do"
+	@echo "make sim     run seeds of the simulator: SEEDS=N FROM=n, or one of them step by step: SEED=n"
+	@echo "make crash   kill a real node under load, again and again: CYCLES=N"
 	@echo "make clean   remove what make made (not ./cannery-data)"
 	@echo "ARGS=...     more arguments, as in: make start ARGS='--port 5000'"
 
@@ -49,6 +51,14 @@ fuzz:
 	@.ci/prepare test
 	@echo "cannery: fuzz (FUZZ_EXAMPLES=N for more or fewer than 2000 a law)"
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests -k $(FUZZ_TESTS) $(ARGS)
+
+sim:
+	@.ci/prepare test
+	@exec $(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))) $(ARGS)
+
+crash:
+	@.ci/prepare test
+	@exec $(BIN)/python -m tests.crash $(if $(CYCLES),--cycles $(CYCLES)) $(ARGS)
 
 clean:
 	rm -rf .venv tests/clients/js/node_modules tests/clients/js/canisters/node_modules .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

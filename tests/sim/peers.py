@@ -47,7 +47,9 @@ class Peers:
             self.mortal.add(self.peers[-1])
         from cannery import encode_args
 
-        self.nursery = self._create(module_hash(modules().nursery), encode_args(module_hash(modules().peer)), RICH)
+        self.nursery = self._create(
+            module_hash(modules().nursery), encode_args(module_hash(modules().peer)), RICH
+        )
         self.born: dict[Principal, int] = {}
 
     def _create(self, code: bytes, arg: bytes, cycles: int) -> Principal:
@@ -56,9 +58,7 @@ class Peers:
             "provisional_create_canister_with_cycles", t.ProvisionalCreateArgs(amount=cycles)
         )
         assert isinstance(made, t.CanisterIdRecord)
-        install = t.InstallChunkedCodeArgs(
-            t.InstallMode.install(), made.canister_id, None, [], code, arg
-        )
+        install = t.InstallChunkedCodeArgs(t.InstallMode.install(), made.canister_id, None, [], code, arg)
         world.manage_now("install_chunked_code", install)
         return made.canister_id
 
@@ -75,11 +75,15 @@ class Peers:
         elif draw < 0.76:
             self._ask("alarm", chance.choice(self.peers), self._next(), chance.randint(0, 5_000))
         elif draw < 0.82:
-            self._ask(chance.choice(("fall", "fall", "spin", "recurse")), chance.choice(self.peers), self._next())
+            self._ask(
+                chance.choice(("fall", "fall", "spin", "recurse")), chance.choice(self.peers), self._next()
+            )
         elif draw < 0.85:
             self._ask("create", self.nursery, self._next(), chance.randint(1, 3))
         elif draw < 0.88:
-            self._ask("donate", chance.choice(self.peers), chance.choice(self.peers), chance.randint(0, 10**9))
+            self._ask(
+                "donate", chance.choice(self.peers), chance.choice(self.peers), chance.randint(0, 10**9)
+            )
         if chance.random() < world.plan.operate_rate / 4:
             self._operate()
 
@@ -152,7 +156,9 @@ class Peers:
         elif draw < 0.8:
             world.manage("install_chunked_code", self._upgrade(peer), sender=owner)
         elif draw < 0.9:
-            world.manage("provisional_top_up_canister", t.ProvisionalTopUpArgs(peer, chance.randint(0, 10**10)))
+            world.manage(
+                "provisional_top_up_canister", t.ProvisionalTopUpArgs(peer, chance.randint(0, 10**10))
+            )
         elif peer in self.mortal:
             self._strike(peer, owner)
 
@@ -316,6 +322,6 @@ class Peers:
         counts: dict[int, int] = {}
         for _, tag in known:
             counts[tag] = counts.get(tag, 0) + 1
-        for request, (tag, count) in self._requests("create"):
+        for _, (tag, count) in self._requests("create"):
             if counts.get(tag, 0) > count:
                 raise Broken("each call runs once", f"order {tag} of {count} made {counts[tag]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cannery import encode_args
-from cannery.apps.users.types import Body, IndexSettings, InboxPage, Profile, RegisterResult, SendResult, Who
+from cannery.apps.users.types import Body, InboxPage, IndexSettings, Profile, RegisterResult, SendResult, Who
 from cannery.apps.users.user import User
 from cannery.apps.users.user_index import UserIndex
 from cannery.protocol.principal import Principal

@@ -47,7 +47,12 @@ class Plan:
         if not self.has_prices:
             return PriceSchedule()
         return PriceSchedule(
-            per_message=500, per_byte=2, per_key=30, per_call=200, storage_per_gib_second=90_000, creation=10_000
+            per_message=500,
+            per_byte=2,
+            per_key=30,
+            per_call=200,
+            storage_per_gib_second=90_000,
+            creation=10_000,
         )
 
     def describe(self) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from cannery.replica import keys, records
 from tests.sim.checks import check_run
-from tests.sim.people import People
 from tests.sim.peers import Peers
+from tests.sim.people import People
 from tests.sim.plan import Plan, plan_of
 from tests.sim.world import World, bounds_of
 
@@ -20,6 +22,7 @@ class Ran:
     """What one run did: messages executed or asked, and counts of events."""
 
     message_count: int
+    root: bytes
     counts: dict[str, int]
 
 
@@ -47,15 +50,22 @@ def run_plan(plan: Plan, trace: Callable[[str], None] | None = None) -> Ran:
         for _ in range(plan.step_count):
             world.step(act)
         world.calm()
-        world.run_out(lambda: world.subnet is None or world.subnet.failure is not None)
+        world.run_out(lambda: world.is_busy)
         for cast in casts:
             cast.settle()
-        world.run_out(lambda: any(request.state == "open" for request in world.requests))
         world.rest(REST_S)
         for cast in casts:
             cast.check()
         check_run(world)
-        return Ran(_message_count(world), world.counts)
+        return Ran(_message_count(world), world.heads[world.certain].root, world.counts)
+
+
+def how_to_replay(seed: int) -> str:
+    """Say at which commit and by which command a seed is run again."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return f"commit {done.stdout.strip() or 'unknown'}, replay with: make sim SEED={seed}"
 
 
 def _message_count(world: World) -> int:

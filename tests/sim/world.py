@@ -1,9 +1,9 @@
 """One simulated machine with its clients: the real subnet service under a seed.
 
-Each step sends some requests, delivers some copies of what is on the way, runs a round or not, moves a sync on
-or not, lets time pass, and perhaps breaks something. After `drain` nothing is broken any more and everything
-has come to its end; then the casts and `checks` look at what is left. Every random choice comes from one
-generator.
+Each step sends some requests, delivers some copies of what is on the way, runs a round or not, moves a sync
+on or not, lets time pass, and perhaps breaks something. After `calm` nothing is broken any more and
+everything comes to its end; then the casts and `checks` look at what is left. Every random choice comes from
+one generator.
 """
 
 from __future__ import annotations
@@ -175,7 +175,9 @@ class World:
         """Ask the last durable round; None where the node cannot answer now."""
         return self.query_raw(sender, canister, method.name, method.encode_args(args))
 
-    def query_raw(self, sender: Principal, canister: Principal, method: str, arg: bytes) -> QueryResult | None:
+    def query_raw(
+        self, sender: Principal, canister: Principal, method: str, arg: bytes
+    ) -> QueryResult | None:
         """Ask with an encoded argument."""
         if self.subnet is None:
             return None
@@ -457,11 +459,17 @@ class World:
     def _became_durable(self, subnet: Subnet) -> None:
         head = subnet.head
         if head.number < self.certain:
-            raise Broken("one total order", f"block {self.certain} was durable, now {head.number} is the last")
+            raise Broken(
+                "one total order", f"block {self.certain} was durable, now {head.number} is the last"
+            )
         if head.number and self.heads[head.number] != head:
             raise Broken("one total order", f"block {head.number} is another than the one executed")
         self.certain = head.number
-        if self.checkpoint is None and self.step_number >= self.checkpoint_at and not self.store.unsynced_count:
+        if (
+            self.checkpoint is None
+            and self.step_number >= self.checkpoint_at
+            and not self.store.unsynced_count
+        ):
             self.checkpoint = head.number, self.store.checkpointed()
 
     def blocks(self) -> list[Block]:
@@ -504,6 +512,13 @@ class World:
         raise Broken("everything comes to its end", "the world is still busy")
 
     @property
+    def is_busy(self) -> bool:
+        """Say whether anybody still waits for the end of a request, or a node is down."""
+        if self.subnet is None or self.subnet.failure is not None or self.network:
+            return True
+        return any(request.state == "open" for request in self.requests)
+
+    @property
     def _is_syncing(self) -> bool:
         return self._sync is not None or self.store.unsynced_count > 0
 
@@ -543,4 +558,3 @@ def bounds_of(plan: Plan) -> Iterator[None]:
 
 
 _LEAVES = (b"status", b"reply", b"reject_code", b"reject_message", b"error_code")
-
