@@ -267,6 +267,30 @@ def test_use_prolongs_a_body(tmp_path: Path) -> None:
     assert spool.body(digest) is not None
 
 
+def test_what_did_its_work_makes_room_the_longest_unused_first(tmp_path: Path) -> None:
+    now = [time.time_ns()]
+    spool = Spool(tmp_path, SpoolLimits(100 * MIB, 3 * MIB + 1_000, 100 * MIB, 60_000), lambda: now[0])
+    kept = []
+    for answer in (b"first", b"second", b"third"):
+        kept.append(spool.keep([answer], "1.1.1.1")[0])
+        now[0] += 10**9
+    now[0] += 5 * 10**9
+    spool.use_body(kept[0])
+    scratch = spool.open_scratch("1.1.1.1")
+    scratch.write(bytes(MIB))
+    assert [spool.body(digest) is not None for digest in kept] == [True, False, False]
+    with pytest.raises(Refusal, match="share of the node's spool"):
+        scratch.write(bytes(MIB))
+    spool.spend(Path(spool.body(kept[0]).path))  # type: ignore[union-attr]
+    with pytest.raises(Refusal, match="share of the node's spool"):
+        scratch.write(bytes(MIB))
+    now[0] += 5 * 10**9
+    scratch.write(bytes(MIB))
+    assert spool.body(kept[0]) is None
+    scratch.discard()
+    assert spool.bytes_used == 0
+
+
 def test_the_same_answer_is_kept_once(tmp_path: Path) -> None:
     spool = _spool(tmp_path)
     assert spool.keep([b"ans", b"wer"], "192.0.2.1") == spool.keep([b"answer"], "192.0.2.2")

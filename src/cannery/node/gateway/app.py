@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import assert_never
 
 from cannery.limits import GATEWAY_INLINE_BODY_SIZE_BYTES_MAX
@@ -201,7 +202,9 @@ class Gateway:
                 f"body {digest.hex()} is not here: upload it with PATCH /cannery/body/SHA256",
             )
         check_size(file.size_bytes, self._settings.body_size_bytes_max)
-        return await self._serve_file(request, route, file.path)
+        answer = await self._serve_file(request, route, file.path)
+        self._spool.spend(Path(file.path))
+        return answer
 
     # --- envelopes --------------------------------------------------------------------------------
 

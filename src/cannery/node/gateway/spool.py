@@ -3,6 +3,8 @@
 Backs `/cannery/body/SHA256` (docs/http.md). Several gateway processes share the directory, so what is
 there is told by files alone: `SHA-ADDRESS.part` grows while a client uploads (each address has its own),
 `SHA.body` is complete and checked, `*.tmp` belongs to one request. Quotas count what this process wrote.
+Where room is short, what nobody waits for any more (the bodies of answered calls, answers that were sent)
+goes first, the one longest unused before the others.
 Nothing here is needed after a restart: the node empties the directory before its gateways start.
 """
 
@@ -12,6 +14,7 @@ import errno
 import fcntl
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -19,7 +22,11 @@ from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
 
-from cannery.limits import GATEWAY_SPOOL_FILE_CHARGE_BYTES, GATEWAY_SPOOL_FILE_COUNT_MAX
+from cannery.limits import (
+    GATEWAY_SPOOL_FILE_CHARGE_BYTES,
+    GATEWAY_SPOOL_FILE_COUNT_MAX,
+    GATEWAY_SPOOL_SPENT_KEPT_MS_MIN,
+)
 from cannery.node.gateway.http import FilePart, Refusal
 from cannery.node.gateway.rate_limit import address_key
 
@@ -129,6 +136,8 @@ class Spool:
         self._limits = limits
         self._now_ns = now_ns
         self._accounts = Accounts(limits)
+        self._spent: OrderedDict[Path, int] = OrderedDict()
+        self._spent_lock = Lock()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
@@ -151,11 +160,19 @@ class Spool:
         return FilePart(str(path), 0, size)
 
     def use_body(self, digest: bytes) -> FilePart | None:
-        """Find a complete body and keep it for its full time from now on."""
+        """Find a complete body and keep it for its full time from now on, until it is spent."""
         found = self.body(digest)
         if found is not None:
             self._touch(Path(found.path))
+            with self._spent_lock:
+                self._spent.pop(Path(found.path), None)
         return found
+
+    def spend(self, path: Path) -> None:
+        """Note that a body did its work: it is kept for a repetition only as long as there is room."""
+        with self._spent_lock:
+            self._spent[path] = self._now_ns()
+            self._spent.move_to_end(path)
 
     def keep(self, parts: list[bytes], address: str) -> tuple[bytes, FilePart]:
         """Keep an answer for some minutes and return its SHA-256 and its file. May be called from any
@@ -176,6 +193,7 @@ class Spool:
                 scratch.discard()
                 raise
             found = FilePart(str(self._body_path(digest)), 0, sum(len(part) for part in parts))
+        self.spend(Path(found.path))
         return digest, found
 
     # --- uploads ----------------------------------------------------------------------------------
@@ -202,7 +220,7 @@ class Spool:
                 f"a body may have {self._limits.body_bytes_max} bytes, not {total}",
             )
         path = self._part_path(digest, address)
-        self._accounts.add(path, address_key(address), 0)
+        self._count(path, address, 0)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -240,7 +258,7 @@ class Spool:
 
     def append(self, path: Path, descriptor: int, data: bytes, address: str) -> None:
         """Append to a file of this spool and count it; raise `Refusal` (507) where there is no room."""
-        self._accounts.add(path, address_key(address), len(data))
+        self._count(path, address, len(data))
         view = memoryview(data)
         try:
             while view:
@@ -252,6 +270,27 @@ class Spool:
         """Delete a file and give its bytes back."""
         path.unlink(missing_ok=True)
         self._accounts.forget(path)
+        with self._spent_lock:
+            self._spent.pop(path, None)
+
+    def _count(self, path: Path, address: str, count: int) -> None:
+        """Count bytes that are to be written, making room for them; raise `Refusal` (507)."""
+        while True:
+            try:
+                return self._accounts.add(path, address_key(address), count)
+            except Refusal:
+                if not self._remove_spent():
+                    raise
+
+    def _remove_spent(self) -> bool:
+        """Delete the spent body that was not used for longest; False where there is none."""
+        latest_ns = self._now_ns() - GATEWAY_SPOOL_SPENT_KEPT_MS_MIN * _NS_PER_MS
+        with self._spent_lock:
+            path, spent_ns = next(iter(self._spent.items()), (None, 0))
+        if path is None or spent_ns > latest_ns:
+            return False
+        self.remove(path)
+        return True
 
     def sweep(self) -> None:
         """Delete what was kept long enough, and stop counting what other processes deleted."""

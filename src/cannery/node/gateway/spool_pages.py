@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from http import HTTPStatus
+from pathlib import Path
 
 from cannery.node.gateway.bodies import declared_size, parse_size
 from cannery.node.gateway.http import BYTES_HEADERS, CORS_HEADERS, Answer, FilePart, Refusal, Request
@@ -68,6 +69,7 @@ class SpoolPages:
             raise Refusal(
                 HTTPStatus.NOT_FOUND, "this body is not here, or not any more: make the request again"
             )
+        self._spool.spend(Path(file.path))
         headers = (*BYTES_HEADERS, (b"accept-ranges", b"bytes"), (b"etag", b'"%s"' % digest.hex().encode()))
         wanted = request.headers.get(b"range")
         part = None if wanted is None else _parse_range(wanted, file)
