@@ -1,0 +1,150 @@
+"""Kill a whole node at random moments under load, start it again, and look at everything through its public
+interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cannery.candid.codec import encoder
+from cannery.candid.types import Nat64
+from cannery.cli.management import Management
+from cannery.client import AsyncAgent
+from cannery.protocol.principal import Principal
+from tests.crash.checks import check_all, is_delivered, read_mailbox
+from tests.crash.writer import Writer
+from tests.node_under_test import NodeUnderTest
+from tests.sim.failure import Broken
+from tests.sim.peers import TOKENS
+from tests.sim.programs import module_hash, modules
+
+WRITER_COUNT = 6
+PEER_COUNT = 3
+UNDER_LOAD_S_MAX = 1.0
+DELIVERED_S_MAX = 90.0
+SETTINGS = """[gateway]
+requests_per_address_per_s = 100000.0
+requests_per_address_burst = 100000
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What came of the kills."""
+
+    cycle_count: int
+    call_count: int
+    unsure_count: int
+    letter_count: int
+
+
+class CrashTest:
+    """One node and its clients."""
+
+    def __init__(self, folder: Path, seed: int, say: Callable[[str], None]) -> None:
+        self.node = NodeUnderTest(folder / "data", folder / "home", settings=SETTINGS)
+        self.chance = random.Random(seed)
+        self.say = say
+        self.peers: list[Principal] = []
+        self.writers: list[Writer] = []
+
+    async def run(self, cycle_count: int) -> Summary:
+        """Start, load, kill and start so many times, then check everything twice."""
+        self.node.start()
+        try:
+            await self._set_up()
+            tasks = [asyncio.create_task(writer.run()) for writer in self.writers]
+            for cycle in range(cycle_count):
+                await self._cycle(cycle, tasks)
+            for writer in self.writers:
+                writer.is_over = True
+            await asyncio.gather(*tasks)
+            operator = AsyncAgent(self.node.url, self.node.operator, root_key=self.node.root_key)
+            await self._wait_for_delivery()
+            await check_all(operator, self.writers, self.peers)
+            # What clients saw must be what the disk has.
+            self.kill()
+            await asyncio.to_thread(self.node.start)
+            await check_all(operator, self.writers, self.peers)
+            await operator.close()
+            for writer in self.writers:
+                await writer.agent.close()
+        finally:
+            self.node.close()
+        calls = [call for writer in self.writers for call in writer.calls]
+        return Summary(
+            cycle_count,
+            len(calls),
+            sum(1 for call in calls if call.state == "unsure"),
+            sum(len(writer.letters) for writer in self.writers),
+        )
+
+    async def _set_up(self) -> None:
+        node = self.node
+        assert node.canisters is not None
+        await asyncio.to_thread(self._deploy)
+        names = [f"writer_{number}" for number in range(WRITER_COUNT)]
+        for number in range(WRITER_COUNT):
+            chance = random.Random(self.chance.getrandbits(64))
+            self.writers.append(
+                Writer(
+                    number, node.url, node.root_key, self.peers, node.canisters["user_index"], chance, names
+                )
+            )
+        await asyncio.gather(*(writer.register() for writer in self.writers))
+
+    def _deploy(self) -> None:
+        with self.node.agent(self.node.operator) as agent:
+            management = Management(agent)
+            code = module_hash(modules().peer)
+            management.module_bring(modules().peer, code)
+            for _ in range(PEER_COUNT):
+                peer = management.create(None, None)
+                management.install(peer, "install", code, encoder((Nat64(),))((TOKENS,)))
+                self.peers.append(peer)
+
+    async def _cycle(self, cycle: int, tasks: list[asyncio.Task[None]]) -> None:
+        before = sum(writer.acknowledged for writer in self.writers)
+        await asyncio.sleep(self.chance.uniform(0.02, UNDER_LOAD_S_MAX))
+        self.kill()
+        started_s = time.monotonic()
+        await asyncio.to_thread(self.node.start)
+        for task in tasks:
+            if task.done():
+                task.result()
+        done = sum(writer.acknowledged for writer in self.writers) - before
+        self.say(
+            f"kill {cycle + 1}: {done} calls since the last, back in {time.monotonic() - started_s:.1f} s"
+        )
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process of the node, at once, and wait for the last to go."""
+        assert self.node.process is not None
+        parent = psutil.Process(self.node.process.pid)
+        processes = [*parent.children(recursive=True), parent]
+        self.chance.shuffle(processes)
+        for process in processes:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.node.process.wait()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        assert not alive, f"left behind: {alive}"
+
+    async def _wait_for_delivery(self) -> None:
+        end_s = time.monotonic() + DELIVERED_S_MAX
+        while True:
+            mailboxes = {writer.name: await read_mailbox(writer) for writer in self.writers}
+            if is_delivered(self.writers, mailboxes):
+                return
+            if time.monotonic() > end_s:
+                raise Broken("acknowledged implies readable", "not all letters arrive")
+            await asyncio.sleep(0.5)
