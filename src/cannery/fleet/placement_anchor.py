@@ -92,8 +92,8 @@ class AnchorChange:
 def make_anchor(capacity: int, working_count: int, seed: bytes = NO_SEED) -> Anchor:
     """Make an anchor whose first `working_count` buckets work (INITANCHOR).
 
-    A place is found in 1 + ln(capacity / working_count) hashes on average (the paper's
-    theorem on complexity), so that a generous capacity costs little. Raise ValueError for counts out of bounds.
+    A place is found in about 1 + ln(capacity / working_count) hashes (the paper's theorem on complexity), so
+    that a generous capacity costs little. Raise ValueError for counts out of bounds.
     """
     if not 1 <= capacity <= limits.ANCHOR_CAPACITY_BUCKETS_MAX:
         raise ValueError(f"a capacity is 1 to {limits.ANCHOR_CAPACITY_BUCKETS_MAX} buckets, not {capacity}")

@@ -214,7 +214,7 @@ def _in_order(groups: Iterable[Group]) -> Iterator[Group]:
 
 
 def mover_of(leg: Leg, before: AnchorTable | None = None, after: AnchorTable | None = None) -> Mover:
-    """Return the test for the groups of a leg; it takes its migration's decoded tables where it moves by them."""
+    """Return the test for the groups of a leg, from its migration's decoded tables where it moves by them."""
     low, high, source, target = leg.low, leg.high, leg.source, leg.target
     if not leg.is_by_table:
         return lambda group: group >= low and (high is None or group < high)

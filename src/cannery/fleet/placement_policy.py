@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from cannery import limits
-from cannery.fleet.placement_census import Census, Child, free_slots
+from cannery.fleet.placement_census import PERMILLE, Census, Child, free_slots
 from cannery.fleet.placement_table import AnchorTable, child_of
 from cannery.protocol.principal import Principal
 
@@ -271,30 +273,38 @@ def _fill(order: Iterable[Child], slots: int) -> tuple[Share, ...]:
 
 
 def _level(children: tuple[Child, ...], slots: int) -> tuple[Share, ...]:
-    """Raise the emptiest children to a common part of their capacity, as water finds its level.
+    """Give slot after slot to the emptiest child, the oldest of equals.
 
-    The level is searched in thousandths of a slot of the largest capacity; what rounding leaves goes to the
-    emptiest first.
+    All slots below a common level are given at once; those that lie at the level itself, at most one per
+    child, are given singly.
     """
     largest = max((child.capacity_slots for child in children), default=0)
-    low, high = 0, largest * 1_000
+    low, high = 0, largest * PERMILLE
     while low < high:
         middle = (low + high + 1) // 2
         if sum(_rise(child, middle, largest) for child in children) <= slots:
             low = middle
         else:
             high = middle - 1
-    rises = [_rise(child, low, largest) for child in children] if children else []
+    rises = [_rise(child, low, largest) if largest else 0 for child in children]
     left = slots - sum(rises)
-    for at, child in enumerate(children):
-        more = min(left, 1, free_slots(child) - rises[at])
-        rises[at] += more
-        left -= more
-    taken = [Share(child.id, rise) for child, rise in zip(children, rises, strict=True) if rise]
-    return tuple(taken)
+    heap = [
+        (Fraction(child.used_slots + rise, child.capacity_slots), at)
+        for at, (child, rise) in enumerate(zip(children, rises, strict=True))
+        if rise < free_slots(child)
+    ]
+    heapify(heap)
+    while left and heap:
+        _, at = heappop(heap)
+        child = children[at]
+        rises[at] += 1
+        left -= 1
+        if rises[at] < free_slots(child):
+            heappush(heap, (Fraction(child.used_slots + rises[at], child.capacity_slots), at))
+    return tuple(Share(child.id, rise) for child, rise in zip(children, rises, strict=True) if rise)
 
 
 def _rise(child: Child, level: int, largest: int) -> int:
-    """Return the slots that bring a child up to a level, given in thousandths of the largest capacity."""
-    wanted = child.capacity_slots * level // (largest * 1_000)
+    """Return the slots of a child that begin below a level, given in thousandths of the largest capacity."""
+    wanted = -(-child.capacity_slots * level // (largest * PERMILLE))
     return max(0, min(wanted, child.capacity_slots) - child.used_slots)
