@@ -27,6 +27,7 @@ from tests.sim.programs import module_hash, modules
 
 WRITER_COUNT = 6
 PEER_COUNT = 3
+EPOCH_CYCLE_COUNT = 20
 UNDER_LOAD_S_MAX = 1.0
 DELIVERED_S_MAX = 90.0
 SETTINGS = """[gateway]
@@ -54,49 +55,53 @@ class CrashTest:
         self.say = say
         self.peers: list[Principal] = []
         self.writers: list[Writer] = []
+        self.call_count = self.unsure_count = 0
 
     async def run(self, cycle_count: int) -> Summary:
-        """Start, load, kill and start so many times, then check everything twice."""
+        """Start, load, kill and start so many times; check everything now and then, and at the end."""
         self.node.start()
         try:
-            await self._set_up()
-            tasks = [asyncio.create_task(writer.run()) for writer in self.writers]
-            for cycle in range(cycle_count):
-                await self._cycle(cycle, tasks)
+            await self._register()
+            for first in range(0, cycle_count, EPOCH_CYCLE_COUNT):
+                await self._run_epoch(range(first, min(first + EPOCH_CYCLE_COUNT, cycle_count)))
             for writer in self.writers:
-                writer.is_over = True
-            await asyncio.gather(*tasks)
-            operator = AsyncAgent(self.node.url, self.node.operator, root_key=self.node.root_key)
-            await self._wait_for_delivery()
+                await writer.agent.close()
+        finally:
+            self.node.close()
+        letter_count = sum(len(writer.letters) for writer in self.writers)
+        return Summary(cycle_count, self.call_count, self.unsure_count, letter_count)
+
+    async def _run_epoch(self, cycles: range) -> None:
+        """Kill the node some times while its clients call new peers, then check what is left, twice."""
+        await asyncio.to_thread(self._deploy)
+        for writer in self.writers:
+            writer.begin(self.peers)
+        tasks = [asyncio.create_task(writer.run()) for writer in self.writers]
+        for cycle in cycles:
+            await self._cycle(cycle, tasks)
+        for writer in self.writers:
+            writer.is_over = True
+        await asyncio.gather(*tasks)
+        await self._wait_for_delivery()
+        async with AsyncAgent(self.node.url, self.node.operator, root_key=self.node.root_key) as operator:
             await check_all(operator, self.writers, self.peers)
             # What clients saw must be what the disk has.
             self.kill()
             await asyncio.to_thread(self.node.start)
             await check_all(operator, self.writers, self.peers)
-            await operator.close()
-            for writer in self.writers:
-                await writer.agent.close()
-        finally:
-            self.node.close()
         calls = [call for writer in self.writers for call in writer.calls]
-        return Summary(
-            cycle_count,
-            len(calls),
-            sum(1 for call in calls if call.state == "unsure"),
-            sum(len(writer.letters) for writer in self.writers),
-        )
+        self.call_count += len(calls)
+        self.unsure_count += sum(1 for call in calls if call.state == "unsure")
+        self.say(f"{len(calls)} calls checked, before and after one more kill")
 
-    async def _set_up(self) -> None:
+    async def _register(self) -> None:
         node = self.node
         assert node.canisters is not None
-        await asyncio.to_thread(self._deploy)
         names = [f"writer_{number}" for number in range(WRITER_COUNT)]
         for number in range(WRITER_COUNT):
             chance = random.Random(self.chance.getrandbits(64))
             self.writers.append(
-                Writer(
-                    number, node.url, node.root_key, self.peers, node.canisters["user_index"], chance, names
-                )
+                Writer(number, node.url, node.root_key, node.canisters["user_index"], chance, names)
             )
         await asyncio.gather(*(writer.register() for writer in self.writers))
 
@@ -105,6 +110,7 @@ class CrashTest:
             management = Management(agent)
             code = module_hash(modules().peer)
             management.module_bring(modules().peer, code)
+            self.peers = []
             for _ in range(PEER_COUNT):
                 peer = management.create(None, None)
                 management.install(peer, "install", code, encoder((Nat64(),))((TOKENS,)))

@@ -45,7 +45,6 @@ class Writer:
     number: int
     url: str
     root_key: bytes
-    peers: list[Principal]
     index: Principal
     chance: random.Random
     names: list[str]
@@ -53,6 +52,7 @@ class Writer:
     letters: list[Letter] = field(default_factory=list)
     acknowledged: int = 0
     is_over: bool = False
+    peers: list[Principal] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.name = self.names[self.number]
@@ -70,6 +70,10 @@ class Writer:
             if result.tag == "ok":
                 self.mailbox = result.ok.canister
                 return
+
+    def begin(self, peers: list[Principal]) -> None:
+        """Turn to new peers; what was called before has been checked."""
+        self.peers, self.calls, self.is_over = peers, [], False
 
     async def run(self) -> None:
         """Call and write until told to end."""

@@ -18,7 +18,7 @@ CHUNK_COUNT = 10
 PROGRESS_S = 2.0
 
 
-def run_many(first: int, count: int) -> int:
+def run_many(first: int, count: int, until_failure: bool = False) -> int:
     """Run seeds over all cores; print progress, failures as they come, and a summary."""
     total = Chunk()
     started_s = shown_s = time.monotonic()
@@ -31,6 +31,9 @@ def run_many(first: int, count: int) -> int:
             total.add(chunk)
             for seed, text in chunk.failures:
                 print(f"FAILED seed {seed}: {text}\n  {how_to_replay(seed)}", flush=True)
+            if until_failure and total.failures:
+                pool.shutdown(cancel_futures=True)
+                return 1
             if time.monotonic() - shown_s > PROGRESS_S:
                 shown_s = time.monotonic()
                 print(f"  {total.seed_count} of {count} seeds, {total.message_count} messages", flush=True)
@@ -66,10 +69,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one and tell every step")
     parser.add_argument("--seeds", type=int, default=1_000, help="how many to run")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
+    parser.add_argument("--until-failure", action="store_true", help="end at the first failure")
     options = parser.parse_args()
     if options.seed is not None:
         return run_one(options.seed)
-    return run_many(options.first, options.seeds)
+    return run_many(options.first, options.seeds, options.until_failure)
 
 
 if __name__ == "__main__":

@@ -520,7 +520,7 @@ class World:
 
     @property
     def _is_syncing(self) -> bool:
-        return self._sync is not None or self.store.unsynced_count > 0
+        return self._sync is not None or (self.subnet is not None and bool(self.subnet._unsynced))
 
     def rest(self, seconds: int) -> None:
         """Let so much time pass, each timer at its own time."""

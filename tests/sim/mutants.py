@@ -1,0 +1,192 @@
+"""Break the product on purpose, one defect at a time, and see the simulator's checkers find each.
+
+    python -m tests.sim.mutants [NAME ...]
+
+Works on a copy in a temporary folder. A mutant that no seed finds is a hole in the checkers: exit code 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED_COUNT = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A defect: one text replaced by another in one file of the product."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "answers leave before their sync",
+        "node/service.py",
+        "            self._store.sync()\n        except",
+        "            pass\n        except",
+    ),
+    Mutant(
+        "a sync lets out rounds that it does not cover",
+        "node/service.py",
+        "for _ in range(sync.covers):",
+        "for _ in range(len(self._unsynced)):",
+    ),
+    Mutant(
+        "queries read what is not durable",
+        "node/service.py",
+        "        self._unsynced.append(Executed(outcome, inputs, snapshot))",
+        "        self._durable = snapshot\n        self._unsynced.append(Executed(outcome, inputs, snapshot))",
+    ),
+    Mutant(
+        "queries read an old round",
+        "node/service.py",
+        "        self._durable = executed.snapshot\n",
+        "",
+    ),
+    Mutant(
+        "a repeated envelope runs again",
+        "replica/request_status.py",
+        "return None if data is None else records.REQUEST.decode(data)",
+        "return None",
+    ),
+    Mutant(
+        "survivors of a failed round are ordered again",
+        "node/service.py",
+        "            self._recognize()\n",
+        "",
+    ),
+    Mutant(
+        "queues are lost between rounds",
+        "replica/scheduler.py",
+        "self._next = state.subnet.ring_next",
+        "self._next = state.subnet.ring_first",
+    ),
+    Mutant(
+        "queues have no bound",
+        "replica/scheduler.py",
+        "return self.lanes(receiver, account).count(lane) < count_max",
+        "return True",
+    ),
+    Mutant(
+        "a trap keeps the cycles that came with the call",
+        "replica/execute.py",
+        "calls.answer_now(state, origin, _failed(failure, cycles), canister_id)",
+        "calls.answer_now(state, origin, _failed(failure, 0), canister_id)",
+    ),
+    Mutant(
+        "a trap keeps its writes",
+        "replica/execute.py",
+        "    if failure is not None:\n        calls.answer_now(",
+        "    if failure is not None:\n        message.merge()\n        calls.answer_now(",
+    ),
+    Mutant(
+        "verdicts are not obeyed in a replay",
+        "replica/run.py",
+        "text = self._verdicts.get(self.ordinal)",
+        "text = None",
+    ),
+    Mutant(
+        "memory that runs out is a plain trap",
+        "replica/run.py",
+        "isinstance(cause, MemoryError | RecursionError)",
+        "isinstance(cause, Stopped)",
+    ),
+    Mutant(
+        "a read error is believed",
+        "replica/rounds.py",
+        "    state.reader.check()\n",
+        "",
+    ),
+    Mutant(
+        "a timer fires again and again",
+        "replica/timers.py",
+        "    else:\n        _remove(message, canister_id, number, timer)\n    return timer",
+        "    return timer",
+    ),
+    Mutant(
+        "a response is taken for the end of no call",
+        "replica/calls.py",
+        "    message.put(keys.numbered(keys.CALLBACKS, canister_id, number), None)\n    account.calls_open",
+        "    account.calls_open",
+    ),
+    Mutant(
+        "a forgotten refund",
+        "replica/execute.py",
+        "    account.cycles += response.cycles_refunded\n",
+        "",
+    ),
+    Mutant(
+        "memory is not counted",
+        "replica/activation.py",
+        "account.memory_bytes +=",
+        "account.memory_bytes += 0 *",
+    ),
+    Mutant(
+        "a mailbox takes a parcel twice",
+        "cdk/inbox.py",
+        "if stamp > last:",
+        "if stamp > last or len(batch) == 1:",
+    ),
+    Mutant(
+        "a mailbox shows itself to anybody",
+        "apps/users/user.py",
+        "        if ctx.caller != self.me.get().owner:\n            ctx.reject",
+        "        if False:\n            ctx.reject",
+    ),
+    Mutant(
+        "a delivery forgets what it sent",
+        "cdk/delivery.py",
+        '        if how == "none" or is_too_old:',
+        "        if True:",
+    ),
+)
+
+
+def find(mutant: Mutant, folder: Path) -> str | None:
+    """Run seeds on a broken copy; give the first law that fails, None where none does."""
+    copy = folder / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in ("src", "tests"):
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+        )
+    path = copy / "src" / "cannery" / mutant.path
+    text = path.read_text()
+    assert mutant.old in text, f"{mutant.name}: {mutant.path} has changed"
+    path.write_text(text.replace(mutant.old, mutant.new))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(copy / "src"), str(copy)))}
+    command = [sys.executable, "-m", "tests.sim", "--seeds", str(SEED_COUNT), "--until-failure"]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    found = re.search(r"^FAILED seed (\d+): (.*)$", done.stdout, re.MULTILINE)
+    if found is None and done.returncode:
+        return f"{done.stdout[-300:]}{done.stderr[-300:]}"
+    return None if found is None else f"seed {found.group(1)}: {found.group(2)[:150]}"
+
+
+def main() -> int:
+    wanted = sys.argv[1:]
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="cannery-mutants-") as folder:
+        for mutant in MUTANTS:
+            if wanted and not any(word in mutant.name for word in wanted):
+                continue
+            found = find(mutant, Path(folder))
+            missed += found is None
+            print(f"{mutant.name}: {found or 'NOT FOUND'}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
