@@ -271,9 +271,3 @@ def test_a_stranger_is_told_why_not(tool: IcpTool, tmp_path: Path) -> None:
 def test_what_is_not_there_says_so(tool: IcpTool, probe: Principal) -> None:
     text = tool.refused("canister", "top-up", str(probe), "--amount", "1t", *tool.target)
     assert "um5iw-rqaaa-aaaaq-qaaba-cai not found" in text
-
-    canister_id = tool("canister", "create", "--detached", "--quiet", *tool.target)
-    tool("canister", "stop", canister_id, *tool.target)
-    text = tool.refused("canister", "snapshot", "create", canister_id, *tool.target)
-    assert "snapshots of canisters are not supported yet" in text
-    tool("canister", "delete", "--no-recover-cycles", canister_id, *tool.target)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cannery.limits import SNAPSHOT_PAGE_SIZE_BYTES
 from cannery.ports import StoreReader
 from cannery.replica import keys, records
+from cannery.replica.management.snapshot_store import SNAPSHOT, Part
 from cannery.replica.records import CallMessage, ResponseMessage
 
 
@@ -11,6 +13,7 @@ def check_laws(reader: StoreReader) -> None:
     check_cycles(reader)
     check_memory(reader)
     check_counts(reader)
+    check_snapshots(reader)
 
 
 def check_cycles(reader: StoreReader) -> None:
@@ -62,6 +65,31 @@ def check_memory(reader: StoreReader) -> None:
         assert account.queued_bytes == queued.pop(owner, 0)
     assert stable == {}
     assert queued == {}
+
+
+def check_snapshots(reader: StoreReader) -> None:
+    """An account's snapshots equal the full count of their records; taken ones have all their pages, uploaded
+    ones no more; nothing is left of those that are gone.
+    """
+    counted: dict[bytes, int] = {}
+    pages: dict[tuple[bytes, int, int], int] = {}
+    for key, data in reader.scan(*keys.space_range(keys.SNAPSHOT_DATA)):
+        owner = keys.owner_of(key)
+        rest = key[2 + len(owner) :]
+        place = owner, int.from_bytes(rest[:8], "big"), rest[8]
+        pages[place] = pages.get(place, 0) + len(data)
+        assert 0 < len(data) <= SNAPSHOT_PAGE_SIZE_BYTES
+    for key, data in reader.scan(*keys.space_range(keys.SNAPSHOTS)):
+        owner, number, record = keys.owner_of(key), keys.number_of(key), SNAPSHOT.decode(data)
+        counted[owner] = counted.get(owner, 0) + record.size_bytes
+        archive, module = (pages.pop((owner, number, int(part)), 0) for part in Part)
+        assert archive <= record.archive_bytes
+        assert module <= record.module_bytes
+        assert record.uploaded or (archive, module) == (record.archive_bytes, 0)
+    assert pages == {}
+    for key, data in reader.scan(*keys.space_range(keys.ACCOUNTS)):
+        assert records.ACCOUNT.decode(data).snapshot_bytes == counted.pop(keys.owner_of(key), 0)
+    assert counted == {}
 
 
 def check_counts(reader: StoreReader) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cannery import Principal
+from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
 
 _HASH = bytes(32)
@@ -25,6 +26,20 @@ def example_argument(method: str, canister: Principal) -> object:
         "uninstall_code": t.VersionedCanisterId(canister),
         "cannery_stop_canister": t.StopArgs(canister, True),
         "upload_chunk": t.UploadChunkArgs(canister, b"chunk"),
+        "take_canister_snapshot": st.TakeSnapshotArgs(canister),
+        "load_canister_snapshot": st.LoadSnapshotArgs(canister, bytes(8) + canister.raw),
+        "delete_canister_snapshot": st.SnapshotArgs(canister, bytes(8) + canister.raw),
+        "read_canister_snapshot_metadata": st.SnapshotArgs(canister, bytes(8) + canister.raw),
+        "read_canister_snapshot_data": st.ReadSnapshotDataArgs(
+            canister, bytes(8) + canister.raw, st.SnapshotDataKind.stable_memory(st.SnapshotRange(0, 1))
+        ),
+        "upload_canister_snapshot_metadata": st.UploadSnapshotMetadataArgs(canister, 5, [], 0, 5, b""),
+        "upload_canister_snapshot_data": st.UploadSnapshotDataArgs(
+            canister,
+            bytes(8) + canister.raw,
+            st.SnapshotDataOffset.wasm_module(st.SnapshotOffset(0)),
+            b"chunk",
+        ),
         "canister_info": t.CanisterInfoArgs(canister),
         "canister_metadata": t.CanisterMetadataArgs(canister, "candid:service"),
         "fetch_canister_logs": t.FetchLogsArgs(canister),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cannery import Principal
+from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
 from cannery.replica.management.dispatch import METHODS
 from tests.replica.management_arguments import example_argument
@@ -44,6 +45,14 @@ CONTROLLERS = {
     "clear_chunk_store",
     "stored_chunks",
     "fetch_canister_logs",
+    "take_canister_snapshot",
+    "load_canister_snapshot",
+    "delete_canister_snapshot",
+    "list_canister_snapshots",
+    "read_canister_snapshot_metadata",
+    "read_canister_snapshot_data",
+    "upload_canister_snapshot_metadata",
+    "upload_canister_snapshot_data",
 }
 CONTROLLERS_OR_OPERATORS = {
     "uninstall_code",
@@ -187,6 +196,34 @@ def test_visibility_lets_viewers_in(method: str, setting: str) -> None:
     see(t.Visibility.controllers())
     with pytest.raises(Rejected, match=setting):
         world.ask(STRANGER, method, arg)
+
+
+def test_snapshot_visibility_lets_viewers_in() -> None:
+    world = World()
+    canister = make_puppet(world)
+    taken = world.manage(OWNER, "take_canister_snapshot", st.TakeSnapshotArgs(canister))
+    arguments = {
+        "list_canister_snapshots": t.CanisterIdRecord(canister),
+        "read_canister_snapshot_metadata": st.SnapshotArgs(canister, taken.id),
+        "read_canister_snapshot_data": st.ReadSnapshotDataArgs(
+            canister, taken.id, st.SnapshotDataKind.stable_memory(st.SnapshotRange(0, 1))
+        ),
+    }
+    for visibility, seeing, blind in (
+        (t.Visibility.controllers(), (OWNER,), (STRANGER, OPERATOR, ANONYMOUS)),
+        (t.Visibility.allowed_viewers([STRANGER]), (OWNER, STRANGER), (OPERATOR, ANONYMOUS)),
+        (t.Visibility.public(), (OWNER, STRANGER, OPERATOR, ANONYMOUS), ()),
+    ):
+        settings = t.CanisterSettings(snapshot_visibility=visibility)
+        world.manage(OWNER, "update_settings", t.UpdateSettingsArgs(canister, settings))
+        for method, arg in arguments.items():
+            for sender in seeing:
+                world.manage(sender, method, arg)
+            for sender in blind:
+                with pytest.raises(Rejected, match="snapshot_visibility"):
+                    world.manage_unadmitted(sender, method, arg)
+    with pytest.raises(Rejected, match="Only controllers"):
+        world.manage(STRANGER, "delete_canister_snapshot", st.SnapshotArgs(canister, taken.id))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from cannery.replica.management.history import CHANGE, ChangeKind, ChangeRecord
+from cannery.replica.management.history import CHANGE, ChangeKind, ChangeRecord, LoadedSnapshot
 from cannery.replica.management.running import STOP_WAITER, StopWaiter
-from cannery.replica.records import CallOrigin, IngressOrigin, encode_record
+from cannery.replica.management.snapshot_store import SNAPSHOT, SnapshotRecord
+from cannery.replica.records import CallOrigin, IngressOrigin, RecordDecoder, encode_record
 
 GOLDEN = Path(__file__).parents[1] / "formats" / "management_records.json"
 
@@ -19,6 +21,19 @@ CHANGES = {
     ),
     "change upgrade": ChangeRecord(6, 3, b"\x01", False, 9, ChangeKind.UPGRADE, (), bytes(32)),
     "change uninstall": ChangeRecord(7, 4, b"\x04", True, None, ChangeKind.UNINSTALL),
+    "change snapshot": ChangeRecord(
+        8,
+        5,
+        b"\x04",
+        True,
+        None,
+        ChangeKind.LOAD_SNAPSHOT,
+        snapshot=LoadedSnapshot(b"\x05", bytes(7) + b"\x09\x05", 3, 6, True),
+    ),
+}
+SNAPSHOTS = {
+    "snapshot taken": SnapshotRecord(6, 3, False, bytes(32), 1000, 0, b"data", 7),
+    "snapshot uploaded": SnapshotRecord(6, 3, True, b"", 1000, 500),
 }
 WAITERS = {
     "stop of a user": StopWaiter(IngressOrigin(bytes(32), b"\x07", 8, b""), 9, 0),
@@ -26,12 +41,23 @@ WAITERS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted([*CHANGES, *WAITERS]))
-def test_a_record_reads_and_writes_as_ever(name: str) -> None:
+ALL = (
+    [(name, record, CHANGE) for name, record in CHANGES.items()]
+    + [(name, record, STOP_WAITER) for name, record in WAITERS.items()]
+    + [(name, record, SNAPSHOT) for name, record in SNAPSHOTS.items()]
+)
+
+
+@pytest.mark.parametrize(("name", "record", "decoder"), ALL, ids=[name for name, _, _ in ALL])
+def test_a_record_reads_and_writes_as_ever(
+    name: str, record: msgspec.Struct, decoder: RecordDecoder[msgspec.Struct]
+) -> None:
     stored = bytes.fromhex(json.loads(GOLDEN.read_text())[name])
-    if name in CHANGES:
-        assert CHANGE.decode(stored) == CHANGES[name]
-        assert encode_record(CHANGES[name]) == stored
-    else:
-        assert STOP_WAITER.decode(stored) == WAITERS[name]
-        assert encode_record(WAITERS[name]) == stored
+    assert decoder.decode(stored) == record
+    assert encode_record(record) == stored
+
+
+@pytest.mark.parametrize("name", ["change creation", "change upgrade", "change uninstall"])
+def test_a_change_from_before_there_were_snapshots_opens(name: str) -> None:
+    stored = bytes.fromhex(json.loads(GOLDEN.read_text())[f"{name} before snapshots"])
+    assert CHANGE.decode(stored) == CHANGES[name]

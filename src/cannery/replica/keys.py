@@ -36,6 +36,8 @@ STOPS = 0x17
 REQUESTS = 0x18
 OPERATORS = 0x19
 NAMES = 0x1A
+SNAPSHOTS = 0x1B
+SNAPSHOT_DATA = 0x1C
 
 LOCAL_SPACE = 0x80
 BLOCKS = 0x80
@@ -59,6 +61,11 @@ _CANISTER_ID_SIZE_BYTES = 10
 def canister_id(counter: int) -> bytes:
     """Make the canister id with this counter: 8 bytes big-endian, then 0x01 0x01."""
     return _U64.pack(counter) + _ID_TAIL
+
+
+def snapshot_page_key(owner: bytes, number: int, kind: int, page: int) -> bytes:
+    """Give the key of a page of a snapshot: its canister, its number, archive or module, the page."""
+    return numbered(SNAPSHOT_DATA, owner, number) + bytes((kind,)) + _U32.pack(page)
 
 
 def chosen_id_key(counter: int) -> bytes:

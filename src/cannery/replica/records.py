@@ -84,7 +84,7 @@ class AccountRecord(msgspec.Struct, array_like=True):
     It alone among the records is mutable, as the busiest one: an overlay works on its own copy
     (`copy.copy`). `memory_bytes` counts live stable keys and values, `queued_bytes` waiting messages and
     saved values. `lanes` is empty where nothing waits, else (first, next) of each lane in the order of
-    `Lane`.
+    `Lane`. `snapshot_bytes` counts the canister's snapshots with their full sizes.
     """
 
     cycles: int = 0
@@ -107,6 +107,7 @@ class AccountRecord(msgspec.Struct, array_like=True):
     canisters_created: int = 0
     lane_turn: int = 0
     lanes: tuple[int, ...] = ()
+    snapshot_bytes: int = 0
 
 
 class ModuleRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -400,8 +401,8 @@ def message_size_bytes(message: Message) -> int:
 
 
 def memory_size_bytes(account: AccountRecord) -> int:
-    """Give a canister's memory size: stable state, chunk store, waiting messages and saved values."""
-    return account.memory_bytes + account.chunk_bytes + account.queued_bytes
+    """Give a canister's memory size: stable state, chunk store, snapshots, waiting messages, saved values."""
+    return account.memory_bytes + account.chunk_bytes + account.queued_bytes + account.snapshot_bytes
 
 
 class SchemaRecord(msgspec.Struct, frozen=True, array_like=True):

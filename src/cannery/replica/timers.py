@@ -69,6 +69,24 @@ def drop_timers(message: MessageOverlay, canister_id: bytes) -> None:
         _remove(message, canister_id, number, timer)
 
 
+def restore_timer(
+    message: MessageOverlay,
+    canister_id: bytes,
+    number: int,
+    method: str,
+    due_ns: int,
+    every_ns: int,
+    saved: bytes,
+) -> None:
+    """Put a timer back under the number that it had; the canister has none with this number."""
+    account = _account(message, canister_id)
+    account.next_number = max(account.next_number, number + 1)
+    account.timers_open += 1
+    account.queued_bytes += len(saved)
+    _put(message, canister_id, number, TimerRecord(method, due_ns, every_ns, saved))
+    message.put(keys.due_key(due_ns, keys.DUE_TIMER, canister_id, number), b"")
+
+
 def mark_due(message: MessageOverlay, canister_id: bytes, number: int, fires: bool) -> bool:
     """Handle a timer whose time has come; say whether its message is to be queued.
 
@@ -92,9 +110,13 @@ def mark_due(message: MessageOverlay, canister_id: bytes, number: int, fires: bo
 
 
 def begin_timer(message: MessageOverlay, canister_id: bytes, number: int) -> TimerRecord | None:
-    """Take a timer's message off the queue: a one-shot timer is over, a repeating one may be queued again."""
+    """Take a timer's message off the queue: a one-shot timer is over, a repeating one may be queued again.
+
+    A message that waited while its timer was put back by a snapshot is nobody's: the timer is due by its own
+    entry in the index.
+    """
     timer = find_timer(message, canister_id, number)
-    if timer is None:
+    if timer is None or not timer.queued:
         return None
     if timer.every_ns:
         _put(message, canister_id, number, replace(timer, queued=False))
@@ -106,7 +128,7 @@ def begin_timer(message: MessageOverlay, canister_id: bytes, number: int) -> Tim
 def park_timer(message: MessageOverlay, canister_id: bytes, number: int) -> None:
     """Take back a timer's waiting message, because its canister is stopped or frozen meanwhile."""
     timer = find_timer(message, canister_id, number)
-    if timer is None:
+    if timer is None or not timer.queued:
         return
     if not timer.every_ns:
         _account(message, canister_id).timers_parked += 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-_SNAPSHOTS = "snapshots of canisters are not supported yet"
 _THRESHOLD_KEYS = (
     "threshold signatures need a subnet of nodes that share a key, and a Cannery node holds none"
 )
@@ -35,13 +34,5 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         " the node's own metrics are served over HTTP",
         "subnet_info": "there is no registry of subnets with versions of its own;"
         " GET /cannery.json tells the node's version",
-        "take_canister_snapshot": _SNAPSHOTS,
-        "load_canister_snapshot": _SNAPSHOTS,
-        "read_canister_snapshot_metadata": _SNAPSHOTS,
-        "read_canister_snapshot_data": _SNAPSHOTS,
-        "upload_canister_snapshot_metadata": _SNAPSHOTS,
-        "upload_canister_snapshot_data": _SNAPSHOTS,
-        "list_canister_snapshots": _SNAPSHOTS,
-        "delete_canister_snapshot": _SNAPSHOTS,
     }
 )

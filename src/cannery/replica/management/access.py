@@ -93,6 +93,13 @@ def log_readers(request: Request, args: Targeted) -> None:
     _check_visibility(request, canister_id, visibility, "log_visibility")
 
 
+def snapshot_readers(request: Request, args: Targeted) -> None:
+    """Let in whom `snapshot_visibility` lets in."""
+    canister_id = args.canister_id.raw
+    visibility = request.canister(canister_id).settings.snapshot_visibility
+    _check_visibility(request, canister_id, visibility, "snapshot_visibility")
+
+
 def check_controller(request: Request, canister_id: bytes) -> None:
     """Raise `Reject` where the caller does not control the canister."""
     controllers = request.canister(canister_id).controllers

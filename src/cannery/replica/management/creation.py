@@ -27,6 +27,7 @@ from cannery.replica.management.modules import release_module
 from cannery.replica.management.names import forget_names
 from cannery.replica.management.request import Change
 from cannery.replica.management.settings import environment_hash, plan_controllers, plan_settings
+from cannery.replica.management.snapshot_store import drop_snapshots
 from cannery.replica.management.types import (
     CanisterIdRecord,
     CanisterSettings,
@@ -207,6 +208,7 @@ def _delete(change: Change, args: CanisterIdRecord) -> None:
     release_module(message, canister.module_hash)
     clear_code(message, canister_id, "deleted")
     drop_chunks(message, canister_id)
+    drop_snapshots(message, canister_id)
     reject_waiting(message, canister_id, "deleted")
     cycles.burn(message, canister_id, account.cycles)
     message.delete_range(*keys.owned_range(keys.HISTORY, canister_id))

@@ -20,6 +20,9 @@ from cannery.replica.management import (
     names,
     operators,
     running,
+    snapshot_load,
+    snapshot_transfer,
+    snapshots,
     status,
 )
 from cannery.replica.management.absent import ABSENT
@@ -46,7 +49,20 @@ __all__ = [
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
-        for group in (creation, install, empty, running, chunks, status, modules, names, operators)
+        for group in (
+            creation,
+            install,
+            empty,
+            running,
+            chunks,
+            snapshots,
+            snapshot_load,
+            snapshot_transfer,
+            status,
+            modules,
+            names,
+            operators,
+        )
         for method in group.METHODS
     }
 )

@@ -54,15 +54,19 @@ def reject_waiting(message: MessageOverlay, canister_id: bytes, what: str) -> No
     assert not lanes.waiting, "a canister stops when no other message waits"
 
 
-def _uninstall(change: Change, args: VersionedCanisterId) -> None:
-    canister_id = args.canister_id.raw
+def uninstall(change: Change, canister_id: bytes, sender_version: int | None) -> None:
+    """Make a canister empty, and note it in its history."""
     canister, message = change.canister(canister_id), change.message
     release_module(message, canister.module_hash)
     clear_code(message, canister_id, "uninstalled")
     drop_chunks(message, canister_id)
     message.put_canister(canister_id, replace(canister, module_hash=None, schema_id=b"", installed_ns=0))
     change.account(canister_id).version += 1
-    record_change(change, canister_id, ChangeKind.UNINSTALL, args.sender_canister_version)
+    record_change(change, canister_id, ChangeKind.UNINSTALL, sender_version)
+
+
+def _uninstall(change: Change, args: VersionedCanisterId) -> None:
+    uninstall(change, args.canister_id.raw, args.sender_canister_version)
 
 
 METHODS: tuple[Method, ...] = (

@@ -17,6 +17,7 @@ from cannery.ports import StoreReader
 from cannery.protocol.principal import Principal
 from cannery.replica import keys
 from cannery.replica.management.request import Change
+from cannery.replica.management.snapshot_types import SnapshotSource
 from cannery.replica.management.types import Change as ChangeShown
 from cannery.replica.management.types import (
     ChangeDetails,
@@ -27,6 +28,7 @@ from cannery.replica.management.types import (
     DeploymentMode,
     FromCanister,
     FromUser,
+    SnapshotLoad,
 )
 from cannery.replica.records import RecordDecoder, encode_record
 
@@ -40,6 +42,17 @@ class ChangeKind(IntEnum):
     REINSTALL = 4
     UPGRADE = 5
     CONTROLLERS = 6
+    LOAD_SNAPSHOT = 7
+
+
+class LoadedSnapshot(msgspec.Struct, frozen=True, array_like=True):
+    """Which snapshot was loaded; `owner` is empty where it is the canister's own."""
+
+    owner: bytes
+    snapshot_id: bytes
+    version: int
+    taken_ns: int
+    uploaded: bool
 
 
 class ChangeRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -54,6 +67,7 @@ class ChangeRecord(msgspec.Struct, frozen=True, array_like=True):
     controllers: tuple[bytes, ...] = ()
     module_hash: bytes = b""
     environment_hash: bytes | None = None
+    snapshot: LoadedSnapshot | None = None
 
 
 CHANGE = RecordDecoder(ChangeRecord, "change")
@@ -74,6 +88,7 @@ def record_change(
     controllers: tuple[bytes, ...] = (),
     module_hash: bytes = b"",
     environment_hash: bytes | None = None,
+    snapshot: LoadedSnapshot | None = None,
 ) -> None:
     """Add a change, under the version that the canister has now, to its history; drop the oldest."""
     message, request = change.message, change.request
@@ -89,6 +104,7 @@ def record_change(
         controllers,
         module_hash,
         environment_hash,
+        snapshot,
     )
     message.put(keys.numbered(keys.HISTORY, canister_id, number), encode_record(entry))
     if number >= HISTORY_CHANGE_COUNT_MAX:
@@ -135,4 +151,16 @@ def _show_details(entry: ChangeRecord) -> ChangeDetails:
         return ChangeDetails.code_uninstall()
     if entry.kind is ChangeKind.CONTROLLERS:
         return ChangeDetails.controllers_change(ControllersChange(controllers))
+    if entry.snapshot is not None:
+        return ChangeDetails.load_snapshot(_show_loaded(entry.snapshot))
     return ChangeDetails.code_deployment(CodeDeployment(_MODES[entry.kind](), entry.module_hash))
+
+
+def _show_loaded(loaded: LoadedSnapshot) -> SnapshotLoad:
+    return SnapshotLoad(
+        Principal(loaded.owner) if loaded.owner else None,
+        loaded.snapshot_id,
+        loaded.version,
+        loaded.taken_ns,
+        SnapshotSource.metadata_upload() if loaded.uploaded else SnapshotSource.taken_from_canister(),
+    )

@@ -96,7 +96,7 @@ def _memory_metrics(
         custom_sections_size=0,
         canister_history_size=history_size_bytes(request.reader, canister_id),
         wasm_chunk_store_size=account.chunk_bytes,
-        snapshots_size=0,
+        snapshots_size=account.snapshot_bytes,
         log_memory_store_size=account.log_bytes,
     )
 

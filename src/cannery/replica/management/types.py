@@ -1,16 +1,17 @@
 """Candid types of the management canister: arguments and results of every method that is present.
 
 IC interface specification 0.66, `ic.did`, and the methods that Cannery adds (prefix `cannery_`). Cases of
-variants in results that cannot occur here (renamed canisters, snapshots) are left out: the types stay
-subtypes of those in `ic.did`. Two fields stand here that the specification lacks and clients demand:
-`log_memory_limit` of the settings and `log_memory_store_size` of the memory metrics. What the methods do
-stands in the modules beside this one.
+variants in results that cannot occur here (renamed canisters) are left out: the types stay subtypes of those
+in `ic.did`. Two fields stand here that the specification lacks and clients demand: `log_memory_limit` of the
+settings and `log_memory_store_size` of the memory metrics. Types about snapshots stand in `snapshot_types`,
+what the methods do in the modules beside this one.
 """
 
 from __future__ import annotations
 
 from cannery.candid.python import Case, Variant, nat, nat32, nat64, record, variant
 from cannery.protocol.principal import Principal
+from cannery.replica.management.snapshot_types import SnapshotSource
 
 # --- shared --------------------------------------------------------------------------------------------
 
@@ -332,6 +333,17 @@ class ControllersChange:
     controllers: list[Principal]
 
 
+@record
+class SnapshotLoad:
+    """A snapshot was loaded; `from_canister_id` where it was another canister's."""
+
+    from_canister_id: Principal | None
+    snapshot_id: bytes
+    canister_version: nat64
+    taken_at_timestamp: nat64
+    source: SnapshotSource
+
+
 @variant
 class ChangeDetails(Variant):
     """What changed."""
@@ -339,6 +351,7 @@ class ChangeDetails(Variant):
     creation: Case[Creation]
     code_uninstall: Case[None]
     code_deployment: Case[CodeDeployment]
+    load_snapshot: Case[SnapshotLoad]
     controllers_change: Case[ControllersChange]
 
 
