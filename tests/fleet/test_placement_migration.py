@@ -30,7 +30,6 @@ from cannery.fleet.placement_migration import (
     Moving,
     Redirect,
     Serve,
-    Wait,
     is_on_its_way,
     mover_of,
     plan_acknowledged,
@@ -114,6 +113,9 @@ class World:
 
     def begin(self) -> None:
         before, after = decode_table(self.migration.before), decode_table(self.migration.after)
+        for bucket in self.buckets.values():
+            # News of the change reach some earlier than others.
+            bucket.table = self.random.choice([before, after])
         for leg in self.migration.legs:
             moves = mover_of(leg, before, after)
             self.buckets[leg.source].departures.append((Departure(leg), moves))
@@ -189,10 +191,8 @@ class World:
             if isinstance(route, Serve):
                 self.serve(bucket, group, value)
                 return True
-            if isinstance(route, Redirect):
-                self.redirected_to = route.to
-            else:
-                assert isinstance(route, Wait)
+            assert isinstance(route, Redirect)
+            self.redirected_to = route.to
             return False
 
     def follow(self, group: bytes, value: int | None) -> bool:
@@ -434,7 +434,7 @@ def test_with_a_directory_who_holds_a_group_answers_and_else_the_index() -> None
     assert plan_route(b"c", me, me, arriving) == Serve()
     assert plan_route(b"c", me, None, arriving) == Redirect(None)
     assert plan_route(b"e", me, None, arriving) == Forward(other)
-    assert plan_route(b"e", me, None, arriving, is_forwarded=True) == Wait()
+    assert plan_route(b"e", me, None, arriving, is_forwarded=True) == Redirect(other)
     assert plan_route(b"e", me, me, arriving) == Serve()
     assert plan_route(b"z", me, None, arriving) == Redirect(None)
     leaving = Moving(departures=((Departure(leg, 1, b"d"), mover_of(leg)),))

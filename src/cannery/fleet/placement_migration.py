@@ -357,17 +357,16 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Tell the client to ask another child; None: to ask the index."""
+    """Tell the client to ask another child; None: to ask the index.
+
+    While a chunk is on its way, source and target may name each other: a client that meets it pauses, and
+    asks a bounded number of times.
+    """
 
     to: Principal | None
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """The group is on its way here: tell the client to try again."""
-
-
-Route = Serve | Forward | Redirect | Wait
+Route = Serve | Forward | Redirect
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +396,7 @@ def plan_route(
         by_table = arrival.leg.is_by_table
         if moves(group) and (by_table or owner != me):
             if not _has_arrived(arrival, group):
-                return Wait() if is_forwarded else Forward(arrival.leg.source)
+                return _elsewhere(arrival.leg.source, is_forwarded)
             return Serve() if by_table else Redirect(None)
     if owner == me:
         return Serve()
