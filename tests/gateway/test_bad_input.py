@@ -230,6 +230,8 @@ def test_sender_info_is_for_canister_signatures_only(node: Node) -> None:
 # --- delegations ----------------------------------------------------------------------------------
 
 SESSION = Ed25519Identity(bytes(31) + b"\x31")
+# The chains below are made when the tests are collected, and used when their turn comes.
+DELEGATED_UNTIL_NS = time.time_ns() + 24 * 60 * MINUTE_NS
 
 
 @dataclass(frozen=True)
@@ -260,25 +262,37 @@ def _long_chain(count: int) -> Identity:
     links, signer = [], ALICE
     for number in range(count):
         session = Ed25519Identity(bytes(30) + bytes([1, number]))
-        links.append(delegate(signer, session.public_key_der, expiry_ns()))
+        links.append(delegate(signer, session.public_key_der, DELEGATED_UNTIL_NS))
         signer = session
     return Careless(signer, tuple(links))
 
 
 def _cycle() -> Identity:
-    return delegated(delegated(ALICE, SESSION, expiry_ns()), ALICE, expiry_ns())
+    return delegated(delegated(ALICE, SESSION, DELEGATED_UNTIL_NS), ALICE, DELEGATED_UNTIL_NS)
 
 
 CHAINS = [
-    Chain("plain", delegated(ALICE, SESSION, expiry_ns()), 200, 200),
-    Chain("target", delegated(ALICE, SESSION, expiry_ns(), [CANISTER]), 200, 200),
-    Chain("other target", delegated(ALICE, SESSION, expiry_ns(), [OTHER]), 403, 403, "delegation's targets"),
-    Chain("no target", delegated(ALICE, SESSION, expiry_ns(), []), 403, 403, "delegation's targets"),
-    Chain("too many targets", delegated(ALICE, SESSION, expiry_ns(), [CANISTER] * 1001), 400, 400, "targets"),
+    Chain("plain", delegated(ALICE, SESSION, DELEGATED_UNTIL_NS), 200, 200),
+    Chain("target", delegated(ALICE, SESSION, DELEGATED_UNTIL_NS, [CANISTER]), 200, 200),
+    Chain(
+        "other target",
+        delegated(ALICE, SESSION, DELEGATED_UNTIL_NS, [OTHER]),
+        403,
+        403,
+        "delegation's targets",
+    ),
+    Chain("no target", delegated(ALICE, SESSION, DELEGATED_UNTIL_NS, []), 403, 403, "delegation's targets"),
+    Chain(
+        "too many targets",
+        delegated(ALICE, SESSION, DELEGATED_UNTIL_NS, [CANISTER] * 1001),
+        400,
+        400,
+        "targets",
+    ),
     Chain("expired", delegated(ALICE, SESSION, time.time_ns() - 1), 403, 403, "has expired"),
     Chain(
         "queries only",
-        delegated(ALICE, SESSION, expiry_ns(), None, "queries"),
+        delegated(ALICE, SESSION, DELEGATED_UNTIL_NS, None, "queries"),
         403,
         200,
         "permits queries only",

@@ -5,6 +5,7 @@ time.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from hashlib import sha256
 
 import pytest
@@ -37,8 +38,24 @@ def greeter(version: int) -> bytes:
     return build({"greeter.py": GREETER.encode(), "part.py": b"VERSION = %d\n" % version}, "greeter:Greeter")
 
 
-def private_modules() -> list[str]:
+@pytest.fixture(autouse=True)
+def loaded_before() -> Iterator[None]:
+    """Other tests of the same process may keep programs loaded: what counts is what a test here leaves."""
+    before = frozenset(_private_names())
+    _LOADED_BEFORE.append(before)
+    yield
+    _LOADED_BEFORE.remove(before)
+
+
+_LOADED_BEFORE: list[frozenset[str]] = []
+
+
+def _private_names() -> list[str]:
     return [name for name in sys.modules if name.startswith("_cannery_")]
+
+
+def private_modules() -> list[str]:
+    return [name for name in _private_names() if name not in _LOADED_BEFORE[-1]]
 
 
 def test_a_bounded_number_of_programs_is_loaded_and_evicted_ones_leave_nothing() -> None:

@@ -154,7 +154,8 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
 def _gateway_settings(values: Mapping[str, object]) -> GatewaySettings:
     _check_names("gateway", values, {known.name for known in fields(GatewaySettings)})
     for name, value in values.items():
-        if isinstance(value, int | float) and value <= 0:
+        # Waiting for no answer at all makes sense: every call is then answered with 202 and polled for.
+        if isinstance(value, int | float) and (value < 0 or (value == 0 and name != "answer_wait_ms_max")):
             raise ConfigError(f"gateway.{name} must be more than 0")
     try:
         return msgspec.convert(dict(values), GatewaySettings)
