@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st_
 
-from cannery import Principal, nat64
+from cannery import Canister, Context, Outcome, Pending, Principal, StableCell, continuation, nat64, update
 from cannery.candid.codec import encoder
 from cannery.candid.python import type_of
+from cannery.cdk.management import CanisterIdArg, Management, Snapshot, SnapshotArgs, TakeSnapshotArgs
 from cannery.replica import keys
 from cannery.replica.block import PriceSchedule
 from cannery.replica.management import snapshot_types as st
@@ -27,6 +28,7 @@ from tests.replica.management_world import (
     Rejected,
     World,
     encode_argument,
+    int_result,
     make_puppet,
     order_argument,
     order_result,
@@ -232,6 +234,68 @@ def test_the_history_names_the_snapshot() -> None:
         assert (loaded.canister_version, loaded.taken_at_timestamp) == (version, snapshot.taken_at_timestamp)
         assert loaded.source.tag == "taken_from_canister"
         assert change.canister_version == world.account(canister).version
+
+
+class Saver(Canister):
+    """Saves a canister that it controls and brings it back, as an author writes it."""
+
+    saved = StableCell(bytes, b"")
+
+    @update
+    def save(self, ctx: Context, child: Principal) -> Pending[None]:
+        """Take a snapshot."""
+        return ctx.call(Management().take_canister_snapshot(TakeSnapshotArgs(child)), then=self.taken)
+
+    @continuation
+    def taken(self, ctx: Context, outcome: Outcome[Snapshot]) -> None:
+        """Keep its id."""
+        self.saved.set(outcome.unwrap().id)
+
+    @update
+    def go_back(self, ctx: Context, child: Principal) -> Pending[None]:
+        """Load the snapshot."""
+        args = SnapshotArgs(child, self.saved.get())
+        return ctx.call(Management().load_canister_snapshot(args), then=self.done)
+
+    @update
+    def forget(self, ctx: Context, child: Principal) -> Pending[None]:
+        """Delete the snapshot."""
+        args = SnapshotArgs(child, self.saved.get())
+        return ctx.call(Management().delete_canister_snapshot(args), then=self.done)
+
+    @continuation
+    def done(self, ctx: Context, outcome: Outcome[None]) -> None:
+        """Pass a reject on."""
+        outcome.unwrap()
+
+    @update
+    def count(self, ctx: Context, child: Principal) -> Pending[nat64]:
+        """Count the snapshots."""
+        return ctx.call(Management().list_canister_snapshots(CanisterIdArg(child)), then=self.counted)
+
+    @continuation
+    def counted(self, ctx: Context, outcome: Outcome[list[Snapshot]]) -> nat64:
+        """Answer."""
+        return len(outcome.unwrap())
+
+
+def test_a_canister_saves_another_that_it_controls() -> None:
+    world = World()
+    saver, keeper = make_puppet(world, Saver), make_puppet(world, Keeper)
+    arg = encoder((type_of(Principal),))((keeper,))
+    for method in ("save", "go_back", "forget", "count"):
+        with pytest.raises(Rejected):
+            world.call(OWNER, saver, method, arg)
+    holders = t.CanisterSettings(controllers=[saver, OWNER])
+    world.manage(OWNER, "update_settings", t.UpdateSettingsArgs(keeper, holders))
+    wanted = state_of(world, keeper)
+    world.call(OWNER, saver, "save", arg)
+    tell(world, keeper, "put", 1, "x")
+    assert int_result(world.call(OWNER, saver, "count", arg)) == 1
+    world.call(OWNER, saver, "go_back", arg)
+    assert state_of(world, keeper) == wanted
+    world.call(OWNER, saver, "forget", arg)
+    assert int_result(world.call(OWNER, saver, "count", arg)) == 0
 
 
 # --- calls and timers --------------------------------------------------------------------------------------

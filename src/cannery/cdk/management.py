@@ -141,6 +141,32 @@ class CanisterInfo:
     controllers: list[Principal]
 
 
+@record
+class Snapshot:
+    """A snapshot of a canister; `total_size` counts in the canister's memory size."""
+
+    id: bytes
+    taken_at_timestamp: nat64
+    total_size: nat64
+
+
+@record
+class TakeSnapshotArgs:
+    """Arguments of `take_canister_snapshot`."""
+
+    canister_id: Principal
+    replace_snapshot: bytes | None = None
+    uninstall_code: bool | None = None
+
+
+@record
+class SnapshotArgs:
+    """A canister and a snapshot: the argument of `load_canister_snapshot` and `delete_canister_snapshot`."""
+
+    canister_id: Principal
+    snapshot_id: bytes
+
+
 class Management(Service):
     """The management canister; `Management()` needs no id."""
 
@@ -181,6 +207,20 @@ class Management(Service):
 
     @method
     def deposit_cycles(self, args: CanisterIdArg) -> None: ...
+
+    @method
+    def take_canister_snapshot(self, args: TakeSnapshotArgs) -> Snapshot:
+        """Save a canister's state beside it; nothing is stopped."""
+
+    @method
+    def load_canister_snapshot(self, args: SnapshotArgs) -> None:
+        """Put a saved state back; open calls of the canister are rejected, its calls in flight forgotten."""
+
+    @method
+    def list_canister_snapshots(self, args: CanisterIdArg) -> list[Snapshot]: ...
+
+    @method
+    def delete_canister_snapshot(self, args: SnapshotArgs) -> None: ...
 
     @method
     def raw_rand(self) -> bytes: ...

@@ -34,9 +34,10 @@ class Mode(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Hang these commands into the tree."""
-    from cannery.cli import canister_settings
+    from cannery.cli import canister_settings, canister_snapshots
 
     canister_settings.add_to(canister)
+    canister_snapshots.add_to(canister)
     app.add_typer(canister)
 
 

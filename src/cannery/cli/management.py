@@ -9,6 +9,7 @@ from __future__ import annotations
 from cannery.cli.typed_calls import TypedCanister
 from cannery.client.agent import Agent
 from cannery.protocol.principal import MANAGEMENT, Principal
+from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as mt
 
 
@@ -74,6 +75,30 @@ class Management:
         """Mint cycles for a canister; operators only."""
         args = mt.TopUpArgs(canister_id=canister_id, amount=amount)
         self._canister.call_for_effect("cannery_top_up", (args,), effective=canister_id)
+
+    # --- snapshots ---
+
+    def snapshot_take(self, canister_id: Principal, replaced: bytes | None) -> st.Snapshot:
+        """Take a snapshot of a canister."""
+        args = st.TakeSnapshotArgs(canister_id, replaced)
+        return self._canister.call("take_canister_snapshot", st.Snapshot, (args,), effective=canister_id)
+
+    def snapshot_load(self, canister_id: Principal, snapshot_id: bytes) -> None:
+        """Put a snapshot's state back."""
+        args = st.LoadSnapshotArgs(canister_id, snapshot_id)
+        self._canister.call_for_effect("load_canister_snapshot", (args,), effective=canister_id)
+
+    def snapshots(self, canister_id: Principal) -> list[st.Snapshot]:
+        """List a canister's snapshots."""
+        args = mt.CanisterIdRecord(canister_id=canister_id)
+        return self._canister.call(
+            "list_canister_snapshots", list[st.Snapshot], (args,), effective=canister_id
+        )
+
+    def snapshot_delete(self, canister_id: Principal, snapshot_id: bytes) -> None:
+        """Delete a snapshot."""
+        args = st.SnapshotArgs(canister_id, snapshot_id)
+        self._canister.call_for_effect("delete_canister_snapshot", (args,), effective=canister_id)
 
     def _about(self, method: str, canister_id: Principal) -> None:
         args = mt.CanisterIdRecord(canister_id=canister_id)
