@@ -24,6 +24,7 @@ from cannery import (
 )
 from cannery.candid.codec import decoder
 from cannery.candid.python import type_of
+from cannery.cdk.delivery import STUCK_NS
 from cannery.cdk.describe import describe
 from cannery.cdk.hints import DeclarationError
 from cannery.cdk.interface import manifest_of
@@ -139,6 +140,16 @@ class World:
                 return
         raise AssertionError("the delivery never comes to rest")
 
+    def fresh_callees(self, seen: dict[int, int]) -> list[bytes]:
+        """Give who is being called; a batch that is in flight for long is taken for lost and sent again."""
+        now_ns = self.sender.canister.now_ns
+        calls = self.sender.canister.calls
+        return [
+            request.callee
+            for call, request in calls.items()
+            if now_ns - seen.setdefault(call, now_ns) <= STUCK_NS
+        ]
+
     def taken(self, to: bytes) -> object:
         return self.receivers[to].query("all")
 
@@ -176,6 +187,7 @@ def test_everything_posted_arrives_once_and_in_order(
 ) -> None:
     world = World()
     posted: dict[bytes, list[int]] = {id: [] for id in RECEIVERS}
+    seen: dict[int, int] = {}
     count = 0
     for what, which, failure in script:
         if what == "post":
@@ -196,7 +208,7 @@ def test_everything_posted_arrives_once_and_in_order(
                 if what == "lose the answer":
                     world.serve(call)
                 world.settle(call, failure)
-        callees = [request.callee for request in world.sender.canister.calls.values()]
+        callees = world.fresh_callees(seen)
         assert len(callees) == len(set(callees)), "one batch at the most is in flight for a destination"
     world.run_until_idle()
     for id in RECEIVERS:
@@ -205,6 +217,26 @@ def test_everything_posted_arrives_once_and_in_order(
     assert sorted(world.reports("delivered")) == list(range(count))
     assert world.reports("dead") == []
     assert not world.sender.canister.timers
+
+
+def test_the_late_answer_of_a_batch_that_was_sent_again_settles_nothing() -> None:
+    world = World()
+    to = RECEIVERS[0]
+    world.post(to, 1)
+    (first,) = world.calls
+    world.sender.canister.now_ns += STUCK_NS + 1
+    world.post(to, 2)
+    again = world.calls[1]
+    world.post(to, 3)
+    late = world.serve(first)
+    both = world.serve(again)
+    world.settle(first, late)
+    assert world.reports("delivered") == []
+    world.settle(again, both)
+    assert world.reports("delivered") == [1, 2]
+    world.run_until_idle()
+    assert world.reports("delivered") == [1, 2, 3]
+    assert world.taken(to) == [1, 2, 3]
 
 
 def test_the_method_that_posts_is_answered_by_the_first_attempt() -> None:

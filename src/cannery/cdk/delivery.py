@@ -189,7 +189,8 @@ class DeliveryView(Generic[V, R]):
         """Start a batch and keep the lane; where the call is refused, wait and try again."""
         delivery = self._delivery
         answers = posted is not None and any(id == posted for id, _, _ in parcels)
-        saved = delivery.saved_codec.write((to, len(parcels), posted if answers else None))
+        now_ns = self._system.now_ns
+        saved = delivery.saved_codec.write((to, len(parcels), posted if answers else None, now_ns))
         request = CallRequest(
             to.raw, delivery.method, delivery.encode_batch(parcels), 0, delivery.settled_name, saved
         )
@@ -201,7 +202,7 @@ class DeliveryView(Generic[V, R]):
             )
             self._wait(to, replace(lane, in_flight=0, tries=lane.tries + 1), delay_ns)
             return None
-        self._lanes.put(to, replace(lane, in_flight=len(parcels), sent_ns=self._system.now_ns, timer=None))
+        self._lanes.put(to, replace(lane, in_flight=len(parcels), sent_ns=now_ns, timer=None))
         return Pending(call, delivery.results) if answers else None
 
     def _wait(self, to: Principal, lane: Lane, delay_ns: int) -> None:
@@ -213,7 +214,7 @@ class DeliveryView(Generic[V, R]):
 
     def settle(self, canister: Canister, ctx: Context) -> object:
         """Book what a batch brought back and send the next; return the answer to whoever waits."""
-        to, count, posted = self._delivery.saved_codec.read(self._system.saved, self._system)
+        to, count, posted, sent_ns = self._delivery.saved_codec.read(self._system.saved, self._system)
         lane = self._lanes.get(to)
         parcels = [
             (id, created_ns, value)
@@ -221,6 +222,12 @@ class DeliveryView(Generic[V, R]):
         ]
         if lane is None or not parcels:
             return NO_ANSWER
+        if not lane.in_flight or lane.sent_ns != sent_ns:
+            # The batch was taken for lost and sent again: its late answer says nothing of what stands in
+            # front now, and the later batch brings receipts for all of it.
+            waiting = [parcel for parcel in parcels if parcel[0] == posted]
+            attempts = self._attempts(to, waiting, "waiting", [None] * len(waiting), "sent again", lane.tries)
+            return self._report(canister, ctx, attempts, posted)
         outcome = read_outcome(self._system.outcome, self._delivery.decode_receipts)
         receipts, reason = _receipts(outcome, len(parcels))
         if receipts is not None:
@@ -356,8 +363,8 @@ class Delivery(Part, Generic[V, R]):
         self.lanes_map = StableMap(Principal, Lane)
         self.state_cell = StableCell(tuple[nat64, nat64], (0, 0))
         self.dead_log: StableLog[Any] = StableLog(dead)
-        self.saved_codec: ValueCodec[tuple[Principal, int, int | None]] = ValueCodec(
-            "a batch in flight", type_of(tuple[Principal, nat32, nat64 | None])
+        self.saved_codec: ValueCodec[tuple[Principal, int, int | None, int]] = ValueCodec(
+            "a batch in flight", type_of(tuple[Principal, nat32, nat64 | None, nat64])
         )
         self.destination_codec: ValueCodec[Principal] = ValueCodec("a retry", ct.PrincipalType())
 
