@@ -373,6 +373,30 @@ def test_the_table_decoder_accepts_or_raises_its_one_error(data: bytes) -> None:
     assert child_of(table, b"key") in table.children
 
 
+def table_bytes(anchor: bytes, *children: bytes, size: int | None = None) -> bytes:
+    size = len(anchor) if size is None else size
+    return b"\x01" + size.to_bytes(4, "big") + anchor + b"".join(bytes((len(c),)) + c for c in children)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "version 01"),
+        (b"\x02" + table_bytes(anchor_bytes(1, 0), b"a")[1:], "version 01"),
+        (table_bytes(anchor_bytes(2, 0), b"a", b"a"), "once"),
+        (table_bytes(anchor_bytes(2, 0), b"a"), "1 children stand behind 2 buckets"),
+        (table_bytes(anchor_bytes(1, 0), b"a", b"b"), "2 bytes follow"),
+        (table_bytes(anchor_bytes(1, 0), b"abc")[:-1], "cut off"),
+        (table_bytes(anchor_bytes(1, 0), b"a" * 30), "at most 29 bytes"),
+        (table_bytes(anchor_bytes(1, 0), b"a", size=24), "no whole anchor"),
+        (table_bytes(anchor_bytes(1, 0), b"a", size=2**32 - 1), "no whole anchor"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_reason(data: bytes, text: str) -> None:
+    with pytest.raises(TableDecodeError, match=text):
+        decode_table(data)
+
+
 def golden_table() -> AnchorTable:
     return table_after((12, 6), (4, 1, -1, 3, 0, -1, 2))
 

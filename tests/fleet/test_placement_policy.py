@@ -76,6 +76,9 @@ def test_a_new_key_goes_where_there_is_room_and_nowhere_else(
         assert chosen.state.tag == "serving"
         assert chosen.used_slots < chosen.capacity_slots
         assert chosen in census.children
+    assert policy.has_room(census) or not order
+    if not by_hash:
+        assert policy.has_room(census) == bool(order)
     placing = plan_put(policy, census, group)
     assert placing == (Placed(order[0].id) if order else placing)
     assert isinstance(placing, Placed if order else NoRoom)
@@ -126,11 +129,19 @@ def test_last_node_gives_new_keys_to_the_newest_that_stays_alone(census: Census)
     staying = [c for c in census if c.state.tag != "draining"]
     order = LastNode().plan_order(census, b"")
     assert order == tuple(c for c in staying[-1:] if free_slots(c))
+    assert LastNode().has_room(census) == bool(order)
+
+
+def test_last_node_passes_over_one_that_drains() -> None:
+    census = Census((child(0, 0), child(1, 2), child(2, 0, state="draining")))
+    assert plan_put(LastNode(), census, b"k") == Placed(named(1))
 
 
 def test_last_node_never_goes_back_to_an_older_child() -> None:
+    assert isinstance(plan_put(LastNode(), census_of(2, 10), b"k", home=named(1)), NoRoom)
     assert plan_put(LastNode(), census_of(2, 10), b"k") == plan_put(LastNode(), census_of(10, 10), b"k")
     assert isinstance(plan_put(LastNode(), census_of(2, 10), b"k"), NoRoom)
+    assert not LastNode().has_room(census_of(2, 10))
 
 
 @given(st.binary(max_size=8), st.lists(st.integers(0, 10), min_size=1, max_size=8))
@@ -201,6 +212,17 @@ def test_who_leaves_can_be_reached_and_one_that_drains_goes_on(
         assert chosen == census.children[-1]
     elif not by_hash:
         assert chosen.used_slots == min(c.used_slots for c in able)
+
+
+@given(censuses(), st.integers(0, 40))
+def test_the_last_nodes_keys_go_to_the_oldest_so_that_the_new_last_keeps_room(
+    census: Census, slots: int
+) -> None:
+    shares = LastNode().plan_shares(census, slots)
+    order = [c.id for c in census.open_children]
+    assert [share.child for share in shares] == order[: len(shares)]
+    for share in shares[:-1]:
+        assert share.slots == free_slots(census.child(share.child))
 
 
 @given(censuses(), POLICIES, st.integers(0, 40))

@@ -293,8 +293,7 @@ def plan_acknowledged(departure: Departure, number: int) -> Departure:
         return departure
     if number > departure.chunk or not is_on_its_way(departure):
         raise MigrationError(f"chunk {number} is acknowledged, but was not sent")
-    passed = departure.passed if departure.is_last_sent else departure.sent
-    return Departure(departure.leg, number + 1, passed, is_done=departure.is_last_sent)
+    return Departure(departure.leg, number + 1, departure.sent, is_done=departure.is_last_sent)
 
 
 def plan_refused(departure: Departure, number: int) -> Departure:

@@ -87,6 +87,9 @@ class Policy(Protocol):
     def plan_order(self, census: Census, group: bytes) -> tuple[Child, ...]:
         """Return the children that may take a new group, best first; each takes new keys."""
 
+    def has_room(self, census: Census) -> bool:
+        """Tell whether there are new groups that can be placed."""
+
     def plan_leaving(self, census: Census) -> Principal | None:
         """Return the child to empty when there are too many; None where none should leave."""
 
@@ -103,6 +106,9 @@ class FillFirst:
     def plan_order(self, census: Census, group: bytes) -> tuple[Child, ...]:  # noqa: ARG002 - any group
         return tuple(sorted(census.open_children, key=_Emptiness))
 
+    def has_room(self, census: Census) -> bool:
+        return bool(census.open_children)
+
     def plan_leaving(self, census: Census) -> Principal | None:
         return _emptiest(census)
 
@@ -117,6 +123,9 @@ class BalancedLoad:
     def plan_order(self, census: Census, group: bytes) -> tuple[Child, ...]:  # noqa: ARG002 - any group
         return tuple(sorted(census.open_children, key=_Emptiness, reverse=True))
 
+    def has_room(self, census: Census) -> bool:
+        return bool(census.open_children)
+
     def plan_leaving(self, census: Census) -> Principal | None:
         return _emptiest(census)
 
@@ -129,12 +138,15 @@ class LastNode:
     """The newest child alone gets new keys; those before it are done and never touched again.
 
     A child that lost keys to deletions gets no new ones: room is given back when the last one leaves, whose
-    keys then move to the children before it, the newest of them first.
+    keys then move to the children before it, the oldest first, so that the new last one keeps its room.
     """
 
     def plan_order(self, census: Census, group: bytes) -> tuple[Child, ...]:  # noqa: ARG002 - any group
         last = _last(census)
         return (last,) if last is not None and free_slots(last) else ()
+
+    def has_room(self, census: Census) -> bool:
+        return bool(self.plan_order(census, b""))
 
     def plan_leaving(self, census: Census) -> Principal | None:
         last = _last(census)
@@ -142,7 +154,7 @@ class LastNode:
         return leaving[0].id if leaving else None
 
     def plan_shares(self, census: Census, slots: int) -> tuple[Share, ...]:
-        return _fill(reversed(census.open_children), slots)
+        return _fill(census.open_children, slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +169,10 @@ class AnchorHash:
     def plan_order(self, census: Census, group: bytes) -> tuple[Child, ...]:
         child = census.find(child_of(self.table, group))
         return (child,) if child is not None and free_slots(child) else ()
+
+    def has_room(self, census: Census) -> bool:
+        members = set(self.table.children)
+        return any(child.id in members for child in census.open_children)
 
     def plan_leaving(self, census: Census) -> Principal | None:
         """Return the newest child: any could leave at the same price."""
@@ -197,7 +213,7 @@ def _plan_put_at_home(policy: Policy, census: Census, group: bytes, home: Princi
         return NoRoom(f"the group's home {home} cannot be reached now: try again")
     if free_slots(child) >= need.key_slots:
         return Placed(home)
-    for other in policy.plan_order(census.without(home), group):
+    for other in policy.plan_order(census, group):
         if free_slots(other) >= need.group_slots + need.key_slots:
             return Relocate(home, other.id)
     return NoRoom(f"the group's home {home} is full, and no other child has room for the whole group")

@@ -100,8 +100,8 @@ def plan_scale(
     """Decide whether to add a child, empty one, or leave things as they are.
 
     `is_changing` says that a spawn or a migration is under way: then nothing new begins. Growing is urgent,
-    and neither held nor paused, where no child takes new keys. Shrinking looks ahead: it is not begun where
-    the others lack the room, or where the fleet would want to grow again right after it.
+    and neither held nor paused, where the policy can place no new key. Shrinking looks ahead: it is not begun
+    where the others lack the room, or where the fleet would want to grow again right after it.
     """
     grows = rule.grow(census)
     shrinks = not grows and rule.shrink(census)
@@ -112,7 +112,7 @@ def plan_scale(
     )
     if is_changing:
         return ScaleStep(seen, "none", "a change is under way")
-    is_urgent = not census.open_children
+    is_urgent = not policy.has_room(census)
     if grows or is_urgent:
         return _plan_growth(rule, seen, census, now_ns, is_urgent=is_urgent)
     if shrinks:
@@ -128,7 +128,7 @@ def _plan_growth(
     wait = "" if is_urgent else _must_wait(rule, seen, seen.grow_since_ns, now_ns)
     if wait:
         return ScaleStep(seen, "none", wait)
-    reason = "no child takes new keys" if is_urgent else "the grow predicate holds"
+    reason = "no new key can be placed" if is_urgent else "the grow predicate holds"
     return ScaleStep(ScaleState(changed_ns=now_ns), "grow", reason)
 
 
@@ -146,7 +146,7 @@ def _plan_shrinking(
     after = plan_departure(policy, census, leaving)
     if after is None:
         return ScaleStep(seen, "none", f"the others lack the room for what {leaving} holds")
-    if not after.open_children or rule.grow(after):
+    if not policy.has_room(after) or rule.grow(after):
         return ScaleStep(seen, "none", f"without {leaving} the fleet would grow again")
     return ScaleStep(ScaleState(changed_ns=now_ns), "shrink", "the shrink predicate holds", leaving)
 
