@@ -2,18 +2,20 @@
 
 `World` checks cycles, memory, counters, uses of modules and replays after every block. Here a model says what
 each canister holds: an act that is refused changes nothing, an upgrade keeps the number, a reinstallation
-drops it.
+drops it, the latest snapshot brings its own back.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cannery import Canister, Context, Principal, StableCell, StableMap, health, init, nat64, query, update
+from cannery.limits import SNAPSHOT_COUNT_MAX
 from cannery.replica.management import types as t
+from cannery.replica.management.snapshot_types import LoadSnapshotArgs, TakeSnapshotArgs
 from tests.replica.management_world import (
     OPERATOR,
     OWNER,
@@ -111,6 +113,7 @@ class Model:
     cls: type[Canister] | None = None
     number: int = 0
     stopped: bool = False
+    saved: list[tuple[type[Canister], int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,10 @@ which = st.integers(0, 2)
 acts = st.one_of(
     st.builds(Deploy, which, st.sampled_from(MODES), st.sampled_from(CLASSES)),
     st.builds(
-        Act, which, st.sampled_from(["set", "set", "uninstall", "stop", "start", "delete"]), st.integers(0, 9)
+        Act,
+        which,
+        st.sampled_from(["set", "set", "take", "load", "uninstall", "stop", "start", "delete"]),
+        st.integers(0, 9),
     ),
 )
 
@@ -165,6 +171,13 @@ def run_act(
             world.manage(OWNER, "install_chunked_code", args)
         elif act.name == "set":
             world.call(OWNER, canister, "set", int_argument(act.value))
+        elif act.name == "take":
+            world.manage(OWNER, "take_canister_snapshot", TakeSnapshotArgs(canister))
+        elif act.name == "load":
+            found = world.manage(OWNER, "list_canister_snapshots", t.CanisterIdRecord(canister))
+            before = world.traces()
+            latest = found[-1].id if found else bytes(8) + canister.raw
+            world.manage(OWNER, "load_canister_snapshot", LoadSnapshotArgs(canister, latest))
         elif act.name == "uninstall":
             world.manage(OWNER, "uninstall_code", t.VersionedCanisterId(canister))
         else:
@@ -184,6 +197,14 @@ def expect(models: dict[Principal, Model], canister: Principal, act: Deploy | Ac
         if model.stopped or model.cls in (None, Other):
             return False
         model.number = act.value
+    elif act.name == "take":
+        if model.cls is None or len(model.saved) >= SNAPSHOT_COUNT_MAX:
+            return False
+        model.saved.append((model.cls, model.number))
+    elif act.name == "load":
+        if not model.saved:
+            return False
+        model.cls, model.number = model.saved[-1]
     elif act.name == "uninstall":
         model.cls, model.number = None, 0
     elif act.name == "delete":

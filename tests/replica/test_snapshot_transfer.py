@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st_
 
-from cannery import Principal
-from cannery.candid.types import Bool
+from cannery import Canister, Context, Principal, StableMap, nat64, update
+from cannery.candid.codec import encoder
+from cannery.candid.types import Bool, Nat64
 from cannery.candid.wire import encode_type
 from cannery.cdk.key_shapes import codec_of_shape
 from cannery.cdk.manifest import type_number
@@ -25,7 +26,8 @@ from cannery.limits import (
     SNAPSHOT_SIZE_BYTES_MAX,
     SNAPSHOT_TRANSFER_SIZE_BYTES_MAX,
 )
-from cannery.ports import Stopped
+from cannery.node.watch import CpuWatch
+from cannery.replica.management import snapshot_load
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
 from cannery.replica.snapshot_archive import (
@@ -320,26 +322,39 @@ def test_a_module_that_is_not_the_archive_s_is_refused() -> None:
         load(world, keeper, upload(world, keeper, archive, b"\x00asm"))
 
 
-class _StopsChecks:
-    """A watch that stops what runs longest: the check of an archive."""
+class Idle(Canister):
+    """Keeps values that are long to decode and short to store."""
 
-    def begin(self, identity: bytes, cpu_ns_max: int) -> None:
-        if cpu_ns_max == 5_000_000_000:
-            raise Stopped
+    nothings = StableMap(nat64, list[None])
 
-    def end(self) -> bool:
-        return False
+    @update
+    def put(self, ctx: Context, count: nat64) -> None:
+        """Keep many of nothing."""
+        self.nothings.put(0, [None] * count)
 
 
-def test_an_archive_that_takes_too_long_to_decode_is_refused_in_a_replay_as_well() -> None:
-    world = World(watch=_StopsChecks())
-    keeper = keeper_with_state(world)
-    taken = take(world, keeper)
-    came = upload(world, keeper, download(world, keeper, taken.id, "stable_memory"))
-    with pytest.raises(Rejected, match="more than 5 s of CPU time"):
-        load(world, keeper, came)
-    assert world.blocks[-1].verdicts
-    load(world, keeper, taken.id)
+@pytest.mark.parametrize("entry_count", [5, 20_000])
+def test_an_archive_that_takes_too_long_to_decode_is_refused_in_a_replay_as_well(
+    entry_count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_load, "SNAPSHOT_CHECK_CPU_NS_MAX", 100_000_000)
+    watch = CpuWatch()
+    try:
+        world = World(watch=watch)
+        idle = make_puppet(world, Idle)
+        world.call(OWNER, idle, "put", encoder((Nat64(),))((40_000,)))
+        archive = Archive.read(download(world, idle, take(world, idle).id, "stable_memory"))
+        ((key, value),) = archive.entries
+        many = tuple((key[:-8] + number.to_bytes(8, "big"), value) for number in range(entry_count))
+        came = upload(world, idle, replace(archive, entries=many).encode())
+        if entry_count == 5:
+            load(world, idle, came)
+            return
+        with pytest.raises(Rejected, match=r"more than 0\.1 s of CPU time"):
+            load(world, idle, came)
+        assert any(block.verdicts for block in world.blocks), "a replay obeys and decodes nothing"
+    finally:
+        watch.close()
 
 
 @settings(max_examples=60, deadline=None)
