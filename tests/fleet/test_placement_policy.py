@@ -152,6 +152,13 @@ def test_anchor_hash_offers_the_tables_child_or_nothing(group: bytes, used: list
     assert policy.plan_order(census, group) == ((home,) if home.used_slots < 10 else ())
 
 
+def test_a_child_outside_the_table_is_no_room_for_anchor_hash() -> None:
+    policy = hashed(census_of(10, 10))
+    assert not policy.has_room(census_of(10, 10, 0))
+    assert policy.has_room(census_of(10, 9, 0))
+    assert policy.plan_leaving(census_of(10, 10, 0)) == named(1)
+
+
 # groups
 
 
