@@ -10,7 +10,7 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
-from tests.sim.chunk import Chunk, run_chunk
+from tests.sim.chunk import Chunk, kept_seeds, run_chunk
 from tests.sim.plan import plan_of
 from tests.sim.run import how_to_replay, run_seed
 
@@ -18,13 +18,12 @@ CHUNK_COUNT = 10
 PROGRESS_S = 2.0
 
 
-def run_many(first: int, count: int, until_failure: bool = False) -> int:
+def run_many(first: int, count: int, kept: bool, until_failure: bool) -> int:
     """Run seeds over all cores; print progress, failures as they come, and a summary."""
     total = Chunk()
     started_s = shown_s = time.monotonic()
-    chunks = [
-        range(at, min(at + CHUNK_COUNT, first + count)) for at in range(first, first + count, CHUNK_COUNT)
-    ]
+    seeds = [*(kept_seeds() if kept else []), *range(first, first + count)]
+    chunks = [seeds[at : at + CHUNK_COUNT] for at in range(0, len(seeds), CHUNK_COUNT)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         for done in as_completed([pool.submit(run_chunk, chunk) for chunk in chunks]):
             chunk = done.result()
@@ -36,7 +35,9 @@ def run_many(first: int, count: int, until_failure: bool = False) -> int:
                 return 1
             if time.monotonic() - shown_s > PROGRESS_S:
                 shown_s = time.monotonic()
-                print(f"  {total.seed_count} of {count} seeds, {total.message_count} messages", flush=True)
+                print(
+                    f"  {total.seed_count} of {len(seeds)} seeds, {total.message_count} messages", flush=True
+                )
     rate = total.message_count / max(total.cpu_s, 1e-9)
     elapsed_s = time.monotonic() - started_s
     print(
@@ -69,11 +70,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one and tell every step")
     parser.add_argument("--seeds", type=int, default=1_000, help="how many to run")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
+    parser.add_argument("--kept", action="store_true", help="begin with the seeds that failed once")
     parser.add_argument("--until-failure", action="store_true", help="end at the first failure")
     options = parser.parse_args()
     if options.seed is not None:
         return run_one(options.seed)
-    return run_many(options.first, options.seeds, options.until_failure)
+    return run_many(options.first, options.seeds, options.kept, options.until_failure)
 
 
 if __name__ == "__main__":

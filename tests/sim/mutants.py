@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED_COUNT = 120
+SEEDS_FROM = 1_000
+TIMEOUT_S = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ MUTANTS = (
         "queries read what is not durable",
         "node/service.py",
         "        self._unsynced.append(Executed(outcome, inputs, snapshot))",
-        "        self._durable = snapshot\n        self._unsynced.append(Executed(outcome, inputs, snapshot))",
+        "        self._durable = snapshot\n"
+        "        self._unsynced.append(Executed(outcome, inputs, snapshot))",
     ),
     Mutant(
         "queries read an old round",
@@ -146,6 +150,12 @@ MUTANTS = (
         "        if False:\n            ctx.reject",
     ),
     Mutant(
+        "a late answer settles another batch",
+        "cdk/delivery.py",
+        "if not lane.in_flight or lane.sent_ns != sent_ns:",
+        "if False:",
+    ),
+    Mutant(
         "a delivery forgets what it sent",
         "cdk/delivery.py",
         '        if how == "none" or is_too_old:',
@@ -167,11 +177,34 @@ def find(mutant: Mutant, folder: Path) -> str | None:
     assert mutant.old in text, f"{mutant.name}: {mutant.path} has changed"
     path.write_text(text.replace(mutant.old, mutant.new))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(copy / "src"), str(copy)))}
-    command = [sys.executable, "-m", "tests.sim", "--seeds", str(SEED_COUNT), "--until-failure"]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-    found = re.search(r"^FAILED seed (\d+): (.*)$", done.stdout, re.MULTILINE)
-    if found is None and done.returncode:
-        return f"{done.stdout[-300:]}{done.stderr[-300:]}"
+    command = [
+        sys.executable,
+        "-m",
+        "tests.sim",
+        "--seeds",
+        str(SEED_COUNT),
+        "--from",
+        str(SEEDS_FROM),
+        "--until-failure",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=copy,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, errors = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return f"seeds do not come to an end within {TIMEOUT_S} s"
+    found = re.search(r"^FAILED seed (\d+): (.*)$", out, re.MULTILINE)
+    if found is None and process.returncode:
+        return f"{out[-300:]}{errors[-300:]}"
     return None if found is None else f"seed {found.group(1)}: {found.group(2)[:150]}"
 
 

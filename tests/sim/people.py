@@ -163,7 +163,10 @@ class People:
         page = shape(User, "inbox").decode_results(result.reply)
         assert isinstance(page, InboxPage)
         if [(m.id, m.body.text) for m in page.messages] != [(id, letter.text)]:
-            raise Broken("acknowledged implies readable", f"message {id} of {letter.to.name} is not {letter.text}: {page}")
+            raise Broken(
+                "acknowledged implies readable",
+                f"message {id} of {letter.to.name} is not {letter.text}: {page}",
+            )
 
     def _read(self, who: Person) -> None:
         assert who.canister is not None

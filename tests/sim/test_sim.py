@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.sim.chunk import kept_seeds
 from tests.sim.run import how_to_replay, run_seed
 
 SEED_COUNT = 240
 CHUNK_COUNT = 20
-KEPT = [
-    int(line.split()[0])
-    for line in (Path(__file__).parent / "seeds.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-]
 
 
 def hold(seed: int) -> None:
@@ -27,7 +22,7 @@ def hold(seed: int) -> None:
         raise AssertionError(f"{error}\n{how_to_replay(seed)}") from error
 
 
-@pytest.mark.parametrize("seed", KEPT)
+@pytest.mark.parametrize("seed", kept_seeds())
 def test_a_seed_that_failed_once_holds(seed: int) -> None:
     hold(seed)
 

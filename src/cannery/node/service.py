@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cannery.errors import Reject, RejectCode, StoreError
 from cannery.limits import (
@@ -51,6 +51,14 @@ _SEED_BYTES: Final = 32
 _FORGET_EVERY_ROUNDS: Final = 1024
 
 
+class DurableMark(Protocol):
+    """Remembers, outside of the store, the last block that was durable; it may lag, and never runs ahead."""
+
+    def note_durable(self, number: int) -> None: ...
+
+    def durable_number(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """A subnet's doors to the world. `open_store` is called again after a failure of the store."""
@@ -62,6 +70,7 @@ class Doors:
     watch: Watch | None = None
     certify: Callable[[bytes, bytes], bytes] | None = None
     free_bytes: Callable[[], int] | None = None
+    durable_mark: DurableMark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +221,7 @@ class Subnet:
     def submit(self, ingress: Ingress, ticket: object) -> Submitted:
         """Take an authenticated update call; `ticket` comes back with its acceptance and its answer."""
         try:
-            # Before any refusal: what waits here already runs in the end, so nobody may read that it was refused.
+            # Before any refusal: what waits here already will run, so nobody may read that it was refused.
             joined = self._pool.join(ingress.request_id, ticket)
             if joined is not None:
                 return Waiting(joined.is_accepted)
@@ -314,6 +323,7 @@ class Subnet:
             self._publish(executed)
             self._collect(executed, accepted, settled)
         self.metrics.syncs.add()
+        self._note_durable()
         if self._durable_head.number % _FORGET_EVERY_ROUNDS < sync.covers:
             self._pool.forget_old(self.time_ns)
         return Durable(self._durable_head.time_ns, tuple(accepted), tuple(settled))
@@ -439,6 +449,7 @@ class Subnet:
         self._head = (
             HEAD.decode(record) if record is not None else HeadRecord(0, GENESIS_HASH, GENESIS_HASH, 0, 1)
         )
+        self._check_nothing_is_lost()
         stored = self._store.get(CONFIG_KEY)
         is_new = stored is None or decode_config(stored) != self._config
         self._pending_config = self._config if is_new else None
@@ -446,9 +457,29 @@ class Subnet:
         self._store.sync()
         self._durable = self._store.snapshot()
         self._durable_head = self._head
+        self._note_durable()
         # The first round finds out what waits in the queues and when the next timer is due.
         self._has_work = True
         self._next_timer_ns = None
+
+    def _note_durable(self) -> None:
+        if self._doors.durable_mark is not None:
+            self._doors.durable_mark.note_durable(self._durable_head.number)
+
+    def _check_nothing_is_lost(self) -> None:
+        """Raise `StoreError` where the store ends before a block that was durable.
+
+        The engine takes a damaged record of its log for the torn end of it, and drops what stands behind.
+        """
+        mark = self._doors.durable_mark
+        number = mark.durable_number() if mark is not None else 0
+        if self._head.number < number:
+            self._store.close()
+            raise StoreError(
+                f"the store is damaged: it ends at block {self._head.number}, and block {number} was "
+                "durable. Restore a backup; if an older copy of the store stands here on purpose, remove "
+                "the file 'running' beside it"
+            )
 
     def _fail(self, error: StoreError) -> None:
         self.metrics.store_failures.add()

@@ -49,6 +49,7 @@ def open_subnet(config: NodeConfig) -> Subnet:
         watch=watch,
         certify=data_certifier(keys.root, clock),
         free_bytes=spool_free_bytes(folder.store.parent),
+        durable_mark=running,
     )
     replica = replace(config.replica, operators=(keys.operator.principal.raw,))
     return Subnet(doors, replica, condemned=condemned)

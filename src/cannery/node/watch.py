@@ -31,6 +31,8 @@ _TICK_S: Final = 0.01
 _SIZE_BYTES: Final = 4096
 _MARK: Final = Struct("=QB32s")
 _STATE_OFFSET: Final = 8
+_NUMBER: Final = Struct("=Q")
+_DURABLE_OFFSET: Final = 64
 _SHELTERED: Final = ("cannery.replica", "cannery.node", "cannery.testing")
 
 
@@ -60,7 +62,9 @@ class Mark:
 
 
 class RunningFile:
-    """The mapped file `running` of a subnet: 8 bytes count, 1 byte state, 32 bytes identity."""
+    """The mapped file `running` of a subnet: 8 bytes count, 1 byte state, 32 bytes identity; from byte 64 on
+    8 bytes, the number of a block that is durable.
+    """
 
     def __init__(self, path: str) -> None:
         try:
@@ -88,6 +92,15 @@ class RunningFile:
     def read(self) -> Mark:
         count, state, identity = _MARK.unpack_from(self._map, 0)
         return Mark(count, Running(state) if state in set(Running) else Running.NOTHING, identity)
+
+    def note_durable(self, number: int) -> None:
+        """Note that a block is durable; behind `service.DurableMark`."""
+        _NUMBER.pack_into(self._map, _DURABLE_OFFSET, number)
+
+    def durable_number(self) -> int:
+        """Give the last number that was noted, here or by an earlier process."""
+        found: int = _NUMBER.unpack_from(self._map, _DURABLE_OFFSET)[0]
+        return found
 
     def close(self) -> None:
         self._map.close()
