@@ -285,6 +285,19 @@ def test_a_conversion_needs_one_hinted_parameter() -> None:
         StableMap(str, PersonTwo, convert_from=[lambda old: PersonTwo("", "")])
 
 
+def test_a_conversion_returns_what_its_collection_holds() -> None:
+    def unhinted(old: PersonOne):  # type: ignore[no-untyped-def]
+        return PersonThree(old.name, old.age, None)
+
+    for function in (age_to_text, unhinted):
+        for make in (
+            lambda f: StableMap(str, PersonThree, convert_from=[f]),
+            lambda f: StableLog(PersonThree, convert_from=[f]),
+        ):
+            with pytest.raises(TypeError, match=f"{function.__name__}: a conversion's return hint"):
+                make(function)
+
+
 def test_a_collection_keeps_its_data_over_renames_and_absence() -> None:
     class Renamed(Canister):
         persons = StableMap(str, PersonOne, renamed_from="people")

@@ -68,7 +68,9 @@ class StableCell(Part, Generic[V]):
         self.name = ""
         self.renamed_from = names_of(renamed_from)
         self._value_type = type_of(value)
-        self._conversions: tuple[Conversion, ...] = tuple(conversion_of(f) for f in convert_from)
+        self._conversions: tuple[Conversion, ...] = tuple(
+            conversion_of(f, self._value_type) for f in convert_from
+        )
         # Kept as bytes, so that every reader gets a value of its own; a wrong one is refused here.
         self._default = ValueCodec[V]("the default of a cell", self._value_type).write(default)
         self._value_codec: ValueCodec[V] | None = None

@@ -347,7 +347,9 @@ class StableMap(Part, Generic[K, V]):
         self.renamed_from = names_of(renamed_from)
         self._key_codec = key_codec(type_of(key))
         self._value_type = type_of(value)
-        self._conversions: tuple[Conversion, ...] = tuple(conversion_of(f) for f in convert_from)
+        self._conversions: tuple[Conversion, ...] = tuple(
+            conversion_of(f, self._value_type) for f in convert_from
+        )
         self._value_codec: ValueCodec[V] | None = None
 
     def __set_name__(self, owner: type, name: str) -> None:

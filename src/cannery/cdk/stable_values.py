@@ -113,12 +113,19 @@ def _converted(decode: Decoder, function: Callable[..., object]) -> Decoder:
     return lambda data: function(decode(data))
 
 
-def conversion_of(function: Callable[..., object]) -> Conversion:
-    """Read the old type off a conversion function's one parameter; raise TypeError where it has no hint."""
+def conversion_of(function: Callable[..., object], new: ct.Type) -> Conversion:
+    """Read the old type off a conversion function's one parameter; raise TypeError where it has no hint, or
+    where the function does not return values of the type `new`.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = [name for name in hints if name != "return"]
     if len(parameters) != 1 or function.__code__.co_argcount != 1:
         raise TypeError(
             f"{function.__name__}: a conversion has one parameter, hinted with the type of the old values"
+        )
+    if "return" not in hints or type_number(type_of(hints["return"])) != type_number(new):
+        raise TypeError(
+            f"{function.__name__}: a conversion's return hint is the type of the collection's values; give"
+            " one function from each older type"
         )
     return Conversion(type_of(hints[parameters[0]]), function)
