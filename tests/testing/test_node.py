@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from cannery import (
     update,
 )
 from cannery.cdk.build import BuildError
+from cannery.replica.state import RoundState
 from cannery.testing import Crashed, FaultyStore, Node, Rejected, Unanswered
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -304,3 +306,31 @@ def test_data_on_disk_outlives_the_node(tmp_path: Path) -> None:
         canister_id = book.id
     with Node(data=tmp_path / "store") as node:
         assert node.actor(canister_id, Guestbook).latest(1)[0].text == "kept"
+
+
+def test_a_round_holds_nothing_when_it_is_over() -> None:
+    class Keeper(Canister):
+        kept = StableCell(bytes, b"")
+
+        @update
+        def keep(self, ctx: Context, data: bytes) -> None:
+            self.kept.set(data)
+            if not data:
+                ctx.trap("nothing to keep")
+
+    with Node() as node:
+        keeper = node.install(Keeper)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            keeper.keep(b"large")
+            with pytest.raises(Rejected, match="nothing to keep"):
+                keeper.keep(b"")
+            gc.collect()
+            left = [value for value in gc.garbage if isinstance(value, RoundState)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not left, "what a round read and was given stays until a collection of garbage, however large"

@@ -122,12 +122,18 @@ class RocksStore:
             if start < end:
                 changes.delete_range(start, end)
         put, delete = changes.put, changes.delete
+        size_bytes = 0
         for key, value in batch.puts.items():
             if value is None:
                 delete(key)
             else:
                 put(key, value)
+                size_bytes += len(value)
         _ask("write", self._db.write, changes)
+        if size_bytes > STORE_WRITE_BUFFER_BYTES:
+            # A write buffer grows with the batch that fills it: it goes to disk before another one does.
+            del changes
+            _ask("write", self._db.flush)
 
     def sync(self) -> None:
         _ask("write", self._db.flush_wal, True)

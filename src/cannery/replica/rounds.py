@@ -79,7 +79,10 @@ def run_round(reader: StoreReader, block: Block, programs: Programs, watch: Watc
     backlog = state.scheduler.waiting or not all_fired
     next_timer_ns = _next_due(state)
     state.reader.check()
-    return _close(state, before, backlog, next_timer_ns)
+    outcome = _close(state, before, backlog, next_timer_ns)
+    # State and scheduler hold each other: taken apart, they and the round's arguments go at once.
+    del state.scheduler
+    return outcome
 
 
 def _head_before(reader: StoreReader, block: Block) -> HeadRecord:

@@ -73,7 +73,6 @@ def run_watched(
     One that caught `Stopped` and went on is stopped all the same: what it made of that hangs on the clock.
     """
     has_stopped = False
-    failure: BaseException | None = None
     try:
         if watch is None:
             program.run(activation)
@@ -84,10 +83,11 @@ def run_watched(
             finally:
                 has_stopped = watch.end()
     except BaseException as error:  # noqa: BLE001  (a program may raise anything, SystemExit included)
-        failure = error
-    if has_stopped and not isinstance(failure, Stopped):
-        failure = Stopped()
-    return None if failure is None else _failure_of(failure, activation, cpu_ns_max)
+        # In no variable of its own: its traceback holds this frame, and through it the whole round.
+        if has_stopped and not isinstance(error, Stopped):
+            return _failure_of(Stopped(), activation, cpu_ns_max)
+        return _failure_of(error, activation, cpu_ns_max)
+    return _failure_of(Stopped(), activation, cpu_ns_max) if has_stopped else None
 
 
 def run_nested(program: Program, activation: System) -> Failure | None:
