@@ -114,7 +114,13 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "a timer fires again and again",
+        "lost rounds are not missed",
+        "node/service.py",
+        "if self._head.number < number:",
+        "if False:",
+    ),
+    Mutant(
+        "a timer that has fired stays",
         "replica/timers.py",
         "    else:\n        _remove(message, canister_id, number, timer)\n    return timer",
         "    return timer",

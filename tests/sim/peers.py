@@ -9,6 +9,7 @@ from __future__ import annotations
 from cannery.candid.codec import encoder
 from cannery.candid.types import Nat64
 from cannery.protocol.principal import Principal
+from cannery.replica import keys
 from cannery.replica.management import types as t
 from tests.sim.canisters import Books, Nursery, Payment, Peer
 from tests.sim.failure import Broken
@@ -305,6 +306,10 @@ class Peers:
                 raise Broken("acknowledged implies readable", f"alarm {tag} never rang")
         if rang:
             raise Broken("a trap leaves no trace", f"alarms that nobody set: {rang}")
+        for peer in books:
+            left = self.world.store.pairs(*keys.owned_range(keys.TIMERS, peer.raw))
+            if left and not self.world.plan.has_prices:
+                raise Broken("timers fire once", f"{len(left)} alarms of {peer} are left")
 
     def _rings(self, request: Request) -> bool:
         return not self.world.plan.has_prices and request.notes["canister"] not in self.mortal

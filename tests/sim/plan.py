@@ -36,6 +36,7 @@ class Plan:
     error_rate: float
     full_rate: float
     damage_rate: float
+    log_damage_rate: float
     operate_rate: float
     probe_rate: float
     long_wait_rate: float
@@ -94,4 +95,5 @@ def plan_of(seed: int) -> Plan:
         probe_rate=0.1,
         long_wait_rate=sometimes(0.4, 0.02),
         replays_from_genesis=chance.random() < 0.5,
+        log_damage_rate=sometimes(0.15, 0.02),
     )

@@ -16,6 +16,8 @@ from cannery.errors import StoreError
 from cannery.ports import WriteBatch
 from cannery.testing import Crashed
 
+LOG_COUNT_MAX = 8
+
 Undo = list[tuple[bytes, bytes | None]]
 
 
@@ -76,6 +78,8 @@ class SimStore:
         self.is_down = False
         self.damaged: set[bytes] = set()
         self._is_lossy = False
+        self._log: list[Undo] = []
+        self._cut_off: list[dict[bytes, bytes | None]] = []
         self.on_write: Callable[[WriteBatch], None] = lambda batch: None
 
     def load(self, values: dict[bytes, bytes]) -> None:
@@ -98,6 +102,30 @@ class SimStore:
         self.is_down = False
         self.crash_at = self.fail_at = 0
         return lost
+
+    def damage_log(self, chance: random.Random) -> bool:
+        """Flip a bit in the log of synced batches: the engine drops what stands behind it when it opens.
+
+        Say whether there was any. Call it between `go_down` and `power_up`; `mend_log` takes it back.
+        """
+        count = chance.randint(0, len(self._log))
+        if not count:
+            return False
+        self._roll_back(len(self._unsynced))
+        for undo in reversed(self._log[-count:]):
+            self._cut_off.append({key: self._set(key, before) for key, before in reversed(undo)})
+        return True
+
+    @property
+    def is_cut(self) -> bool:
+        """Say whether the log is damaged."""
+        return bool(self._cut_off)
+
+    def mend_log(self) -> None:
+        """Put back what was dropped, as a restored copy does."""
+        while self._cut_off:
+            for key, value in self._cut_off.pop().items():
+                self._set(key, value)
 
     def begin_sync(self) -> None:
         """Note what the sync that starts now covers."""
@@ -138,7 +166,9 @@ class SimStore:
         with_effect = self._operate("sync")
         covers, self._sync_covers = self._sync_covers, None
         if with_effect:
-            del self._unsynced[: len(self._unsynced) if covers is None else covers]
+            count = len(self._unsynced) if covers is None else covers
+            self._log = [*self._log, *self._unsynced[:count]][-LOG_COUNT_MAX:]
+            del self._unsynced[:count]
         if self.is_down:
             raise Crashed(f"in sync {self.operation_count}")
 

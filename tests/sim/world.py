@@ -66,6 +66,8 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.chance = random.Random(plan.seed)
+        # Faults that were added later draw from their own, so that older seeds stay the runs that they were.
+        self._log_chance = random.Random(f"log {plan.seed}")
         self.operator = person("operator")
         self.clock = ManualClock(START_NS)
         self.store = SimStore(self.chance)
@@ -87,7 +89,7 @@ class World:
         self._programs = SimPrograms(self._stop_runaway, self.chance)
         self._sync: Sync | None = None
         self._free_bytes = 1 << 40
-        self._full_until = self._heal_at = 0
+        self._full_until = self._heal_at = self._marked = 0
         self._config = ReplicaConfig(
             operators=(self.operator.raw,),
             prices=plan.prices,
@@ -368,6 +370,13 @@ class World:
             self.say("crash between operations")
             store.go_down()
             self._crashed()
+        if self._log_chance.random() < plan.log_damage_rate:
+            store.go_down()
+            self._crashed()
+            if store.damage_log(self._log_chance):
+                self._heal_at = self.step_number + chance.randint(2, 10)
+                self.say("damaged the log")
+                self.count("damaged logs")
         if chance.random() < plan.error_rate:
             store.fail_at = store.operation_count + chance.randint(1, 4)
         if chance.random() < plan.full_rate and not self._full_until:
@@ -385,8 +394,15 @@ class World:
             self._heal_at = self.step_number + chance.randint(2, 10)
             self.say(f"damaged {sorted(store.damaged)[0].hex()}")
             self.count("damaged keys")
-        elif store.damaged and self.step_number >= self._heal_at:
-            store.damaged.clear()
+        elif self.step_number >= self._heal_at:
+            self._heal()
+
+    def _heal(self) -> None:
+        """Repair what was damaged, as a restored copy does."""
+        self.store.damaged.clear()
+        if self.store.is_cut:
+            self.store.mend_log()
+            self.accounts.load(self.store.values)
 
     def _make_room(self) -> None:
         self._full_until = 0
@@ -425,6 +441,7 @@ class World:
             watch=self._watch,
             certify=lambda canister_id, data: sha256(canister_id + data).digest(),
             free_bytes=lambda: self._free_bytes,
+            durable_mark=self,
         )
         plan = self.plan
         limits = SubnetLimits(
@@ -440,7 +457,17 @@ class World:
             if self.is_calm:
                 raise
             return
+        if self.store.is_cut:
+            raise Broken("a damaged store stops the node", "it goes on without rounds that were durable")
         self._became_durable(self.subnet)
+
+    def note_durable(self, number: int) -> None:
+        """Remember a durable block: behind `service.DurableMark`."""
+        self._marked = number
+
+    def durable_number(self) -> int:
+        """Give the block that was noted last."""
+        return self._marked
 
     def random_bytes(self, count: int) -> bytes:
         """Give bytes of the seed: behind `ports.Entropy`."""
@@ -494,7 +521,7 @@ class World:
         """Mend all that is broken and lose nothing from now on."""
         self.is_calm = True
         self._make_room()
-        self.store.damaged.clear()
+        self._heal()
         self.store.crash_at = self.store.fail_at = 0
         self.say("calm")
 
