@@ -108,3 +108,14 @@ def test_every_dependency_has_its_line() -> None:
     for requirement in wanted:
         name = requirement.split(">")[0].split("=")[0].split("[")[0]
         assert f"| {name} |" in text, f"docs/dependencies.md has no line for {name}"
+
+
+def test_every_limit_is_named_once() -> None:
+    names = [
+        target.id
+        for statement in ast.parse((SOURCE / "limits.py").read_text()).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+    assert sorted(names) == sorted(set(names))

@@ -232,7 +232,7 @@ class ChunkRule:
     """How much one chunk carries, and how many groups are looked at for it. One group always goes."""
 
     group_count_max: int = 100
-    size_bytes_max: int = limits.CHUNK_SIZE_BYTES_MAX
+    size_bytes_max: int = limits.MIGRATION_CHUNK_SIZE_BYTES_MAX
     scan_count_max: int = 1_000
 
     def __post_init__(self) -> None:
