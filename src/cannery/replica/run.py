@@ -100,11 +100,6 @@ def run_nested(program: Program, activation: System) -> Failure | None:
 
 def _failure_of(error: BaseException, activation: System, cpu_ns_max: int) -> Failure:
     name = show(activation.canister_id)
-    cause = error.__cause__
-    if isinstance(error, Trap) and isinstance(cause, MemoryError | RecursionError):
-        # How much memory and stack there is differs from node to node: a replay must not find out again.
-        text = f"Canister {name} trapped: {_bounded(str(error))}"
-        return Failure(text, error_code="IC0522", measured=True, cause=cause)
     if isinstance(error, Trap):
         return Failure(f"Canister {name} trapped: {_bounded(str(error))}")
     if isinstance(error, Reject):
