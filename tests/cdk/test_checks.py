@@ -28,6 +28,8 @@ REFUSED = [
     ("import cannery.node.service", "a canister sees"),
     ("from cannery.replica import execute", "a canister sees"),
     ("x = []", "x is a mutable value of the module"),
+    ("class Q:\n    x = []", "x is a mutable value of the module"),
+    ("x = ((), ([],))", "mutable value"),
     ("x: dict[str, int] = {}", "mutable value"),
     ("x = set()", "mutable value"),
     ("x = [i for i in (1, 2)]", "mutable value"),

@@ -230,7 +230,8 @@ class _Checker:
                 names = [t.id for t in statement.targets if isinstance(t, ast.Name)]
             case ast.AnnAssign(value=ast.expr() as value, target=ast.Name(id=name)):
                 names = [name]
-            case ast.If() | ast.Try():
+            case ast.If() | ast.Try() | ast.ClassDef():
+                # What stands in a class's body is shared like the module's own.
                 for inner in ast.iter_child_nodes(statement):
                     if isinstance(inner, ast.stmt):
                         yield from self.global_statement(inner)
@@ -253,6 +254,8 @@ class _Checker:
 def _is_mutable(value: ast.expr) -> bool:
     if isinstance(value, _MUTABLE_NODES):
         return True
+    if isinstance(value, ast.Tuple):
+        return any(map(_is_mutable, value.elts))
     if isinstance(value, ast.Call):
         function = value.func
         name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
