@@ -34,6 +34,10 @@ message_cpu_ms_max = 300
 class Wild(Canister):
     count = StableCell(nat64, 0)
 
+    @query
+    def order(self, ctx: Context) -> str:
+        return str({f"name {number}" for number in (1, 2, 3, 4, 5, 6, 7, 8)})
+
     @update
     def add(self, ctx: Context) -> nat64:
         self.count.set(self.count.get() + 1)
@@ -137,6 +141,7 @@ def test_a_killed_node_goes_on_with_everything_it_answered(tmp_path: Path) -> No
     canister_id = node.install(module_of(Wild))
     for _ in range(3):
         last = node.agent.call(canister_id, "add", EMPTY)
+    order = node.agent.query(canister_id, "order", EMPTY)
     subnet = node.child("subnet_process")
     subnet.send_signal(signal.SIGKILL)
     assert node.agent.call(canister_id, "add", EMPTY) != last
@@ -144,6 +149,7 @@ def test_a_killed_node_goes_on_with_everything_it_answered(tmp_path: Path) -> No
     node = ProcessNode(tmp_path / "data")
     value = node.agent.query(canister_id, "value", EMPTY)
     assert value == encoder((type_of(nat64),))((4,))
+    assert node.agent.query(canister_id, "order", EMPTY) == order, "each process orders a set alike"
     gateway = node.child("node.gateway")
     gateway.send_signal(signal.SIGKILL)
     wait_until_gone(gateway)

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ from cannery.node.watch import Running, RunningFile
 SUBNET_MODULE: Final = "cannery.node.subnet_process"
 GATEWAY_MODULE: Final = "cannery.node.gateway"
 LISTEN_VARIABLE: Final = "CANNERY_LISTEN_FDS"
+_HASH_SEED_DOMAIN: Final = b"\x11cannery-hash-seed"
 _NS_PER_MS: Final = 1_000_000
 _CRASH_SIGNALS: Final = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
@@ -85,9 +87,10 @@ class Restarts:
 class SubnetKeeper:
     """Keeps the subnet's process going."""
 
-    def __init__(self, config: NodeConfig, folder: DataDir, report: Report) -> None:
+    def __init__(self, config: NodeConfig, folder: DataDir, keys: NodeKeys, report: Report) -> None:
         self._config = config
         self._report = report
+        self._variables = {"PYTHONHASHSEED": str(hash_seed_of(keys))}
         self._arguments = ["--data", str(config.data)]
         self._running = RunningFile(str(folder.running))
         self._restarts = Restarts()
@@ -96,7 +99,7 @@ class SubnetKeeper:
 
     async def start(self) -> None:
         """Start the process and wait until it serves. Raises `ChildError`."""
-        child = await start_child("subnet", SUBNET_MODULE, self._arguments)
+        child = await start_child("subnet", SUBNET_MODULE, self._arguments, variables=self._variables)
         self._child = child
         await child.wait_ready(CHILD_READY_MS_MAX / 1000)
         self._restarts.note_start()
@@ -231,7 +234,7 @@ class Supervisor:
         keys = load_keys(config.data)
         self._listeners = open_listeners(config.hosts, config.port)
         clear_spool(self._folder.spool)
-        self._subnet = SubnetKeeper(config, self._folder, self._report)
+        self._subnet = SubnetKeeper(config, self._folder, keys, self._report)
         await self._subnet.start()
         self._gateways = [
             GatewayKeeper(config, index, self._listeners, self._report)
@@ -297,6 +300,14 @@ async def _serve(supervisor: Supervisor, on_ready: Callable[[NodeReady], Awaitab
     """Start the node, greet, and keep it going until one of its processes cannot be kept going."""
     await on_ready(await supervisor.start())
     await supervisor.wait()
+
+
+def hash_seed_of(keys: NodeKeys) -> int:
+    """Give the seed of hashes in the subnet's processes: the same in each, and known to nobody outside.
+
+    The order of a set shows in what canister code makes of it, a trap's text for one, and so in the state.
+    """
+    return int.from_bytes(sha256(keys.root.sign(_HASH_SEED_DOMAIN)).digest()[:4], "big")
 
 
 def _ending(code: int) -> str:
