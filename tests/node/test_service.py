@@ -164,9 +164,12 @@ def test_little_room_on_the_disk_stops_updates_before_the_store_fails() -> None:
         doors = node.subnet._doors
         object.__setattr__(doors, "free_bytes", lambda: room[0])
         canister.add(1)
-        room[0] = 1000
         waiting = canister.add.submit(2)
+        room[0] = 1000
+        with pytest.raises(Rejected, match=r"disk is full.*make room"):
+            canister.add(3)
         node.run()
+        assert node.subnet.failure is not None
         with pytest.raises(Rejected, match=r"disk is full.*make room"):
             canister.add(3)
         assert canister.all() == [1]

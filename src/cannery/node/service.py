@@ -225,14 +225,23 @@ class Subnet:
             joined = self._pool.join(ingress.request_id, ticket)
             if joined is not None:
                 return Waiting(joined.is_accepted)
-            if self._failure is not None:
-                raise Reject(RejectCode.SYS_TRANSIENT, f"no updates for now: {self._failure}", "CNRY0202")
+            self._check_store()
             self._pool.check_room(ingress)
             return self._admit(ingress, ticket)
         except Reject as reject:
             self.metrics.refused.add()
             self._refusals.remember(ingress, reject)
             return Refusing(reject)
+
+    def _check_store(self) -> None:
+        """Raise `Reject` where nothing can be written: the first to come then hears so as well."""
+        failure = self._failure
+        if failure is None:
+            try:
+                return self._check_disk()
+            except StoreError as error:
+                failure = error
+        raise Reject(RejectCode.SYS_TRANSIENT, f"no updates for now: {failure}", "CNRY0202")
 
     def _admit(self, ingress: Ingress, ticket: object) -> Submitted:
         if self._is_condemned(ingress.request_id):
