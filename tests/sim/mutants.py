@@ -144,12 +144,6 @@ MUTANTS = (
         "account.memory_bytes += 0 *",
     ),
     Mutant(
-        "a mailbox takes a parcel twice",
-        "cdk/inbox.py",
-        "if stamp > last:",
-        "if stamp > last or len(batch) == 1:",
-    ),
-    Mutant(
         "a mailbox shows itself to anybody",
         "apps/users/user.py",
         "        if ctx.caller != self.me.get().owner:\n            ctx.reject",

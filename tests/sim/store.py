@@ -127,6 +127,11 @@ class SimStore:
             for key, value in self._cut_off.pop().items():
                 self._set(key, value)
 
+    def forget_cut(self) -> None:
+        """Leave what was dropped, because the node goes on without it."""
+        self._cut_off.clear()
+        self._log.clear()
+
     def begin_sync(self) -> None:
         """Note what the sync that starts now covers."""
         self._sync_covers = len(self._unsynced)
@@ -273,5 +278,6 @@ class SimStore:
         for _ in range(count):
             for key, before in reversed(self._unsynced.pop()):
                 self._set(key, before)
+        self._log = [*self._log, *self._unsynced][-LOG_COUNT_MAX:]
         self._unsynced.clear()
         self._newest = None

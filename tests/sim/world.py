@@ -300,12 +300,18 @@ class World:
         self._retry()
         self._deliver_some()
         self._turn()
-        if not self.is_calm and chance.random() < plan.long_wait_rate:
+        if not self.is_calm and self._has_failed() and self._log_chance.random() < 0.08:
+            # A failure that outlasts the expiry of what waits, and the statuses of what has run.
+            self.pass_time(700 * SECOND_NS)
+        elif not self.is_calm and chance.random() < plan.long_wait_rate:
             self.pass_time(chance.choice((20, 300, 700)) * SECOND_NS)
         elif chance.random() < 0.3:
             self.pass_time(chance.randint(0, SECOND_NS))
         if not self.is_calm and chance.random() < 0.02:
             self.clock.set_ns(self.clock.now_ns() - chance.randint(0, 30 * SECOND_NS))
+
+    def _has_failed(self) -> bool:
+        return self.subnet is not None and self.subnet.failure is not None
 
     def _deliver_some(self) -> None:
         chance, network = self.chance, self.network
@@ -458,7 +464,10 @@ class World:
                 raise
             return
         if self.store.is_cut:
-            raise Broken("a damaged store stops the node", "it goes on without rounds that were durable")
+            if self.subnet.head.number < self.certain:
+                raise Broken("a damaged store stops the node", "it goes on without rounds that were durable")
+            # The sync of what was dropped had not come to its end: nobody was told of it.
+            self.store.forget_cut()
         self._became_durable(self.subnet)
 
     def note_durable(self, number: int) -> None:
