@@ -22,7 +22,7 @@ def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
     (tmp_path / "cannery.toml").write_text(
         "[node]\nport = 5000\nmemory_mib_max = 512\n"
         "[limits]\nmessage_cpu_ms_max = 250\nargument_mib_max = 3\n"
-        "[modules]\nthird_party_imports = ['numpy', 'attrs', 'numpy']\n"
+        "[modules]\nthird_party_imports = ['msgspec', 'cbor2', 'msgspec']\n"
         "[prices]\nper_message = 7\n"
         "[gateway]\nanswer_wait_ms_max = 5000\nrequests_per_address_per_s = 10.5\n"
     )
@@ -32,8 +32,8 @@ def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
     assert config.replica.message_cpu_ns_max == 250_000_000
     assert config.replica.argument_size_bytes_max == 3 * 2**20
     assert config.replica.prices.per_message == 7
-    assert config.third_party == {"numpy", "attrs"}
-    assert config.replica.third_party_imports == ("attrs", "numpy")
+    assert config.third_party == {"msgspec", "cbor2"}
+    assert config.replica.third_party_imports == ("cbor2", "msgspec")
     assert config.gateway.answer_wait_ms_max == 5000
     assert config.gateway.requests_per_address_per_s == 10.5
 
@@ -54,6 +54,8 @@ def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
         ("[gateway]\nrequests_per_address_per_s = 0\n", "requests_per_address_per_s must be more than 0"),
         ("[gateway]\nconnection_count_max = -1\n", "must not be negative"),
         ("[gateway]\nanswer_wait_ms_max = 0.5\n", r"gateway: Expected `int`.*answer_wait_ms_max"),
+        ("[modules]\nthird_party_imports = ['nope_not_there']\n", "'nope_not_there' is not installed"),
+        ("[modules]\nthird_party_imports = ['a.b']\n", "'a.b' is not installed"),
         ("[node\n", "cannery.toml"),
         ("\x00", "cannery.toml"),
     ],

@@ -132,3 +132,15 @@ def test_a_module_that_fails_leaves_no_trace_and_names_its_line() -> None:
         package("_t", main="C = 1").load_class("main:C")
     with pytest.raises(ImportError, match="no module 'x'"):
         package("_t", main="C = 1").load_class("x:C")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["itertools.count()", "iter((1, 2))", "(n for n in (1, 2))", "list((1,))", "dict(a=1)", "{1} | {2}"],
+)
+def test_what_changes_as_it_is_used_cannot_stand_in_a_module(value: str) -> None:
+    source = f"import itertools\nSHARED = {value}\nclass C: pass\n"
+    made = PrivatePackage("_tshared", {"main.py": source.encode()}, lambda module: module == "itertools")
+    with pytest.raises(ImportError, match=r"SHARED is a .*from one message to the next"):
+        made.load_class("main:C")
+    made.discard()

@@ -194,7 +194,7 @@ def test_a_query_method_called_as_an_update_keeps_nothing() -> None:
     assert answer.reply == b"fine"
     answer = world.call(canister, "read", pack([["put", b"k", b"v"], ["reply", b""]]))
     assert answer is not None
-    assert "cannot write" in answer.reject_message
+    assert "a query method, also when it is called as an update, cannot write" in answer.reject_message
 
 
 def test_a_block_of_another_history_is_refused() -> None:

@@ -38,6 +38,8 @@ def register(
     with open_session(node, user_identity(identity), "registering") as session:
         profile = register_user(session, username)
     emit(profile, as_json, [f"registered as {profile.username}, mailbox {profile.canister}"])
+    if profile.username.lower() != username.lower():
+        note(f"you had registered before; {username!r} was not taken")
 
 
 def send(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -172,6 +173,11 @@ def _check_names(section: str, values: Mapping[str, object], known: set[str]) ->
 
 
 def _check(config: NodeConfig) -> NodeConfig:
+    for name in sorted(config.third_party):
+        if not name.isidentifier() or find_spec(name) is None:
+            raise ConfigError(
+                f"modules.third_party_imports: {name!r} is not installed where the node runs; install it first"
+            )
     if not 0 <= config.port <= 65_535:
         raise ConfigError(f"port {config.port} is not between 0 and 65535")
     if not 1 <= config.gateway_count <= 64:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Final, NoReturn
 
@@ -25,6 +26,7 @@ _INSTEAD: Final = {
     "open": "a canister has no files; keep data in stable collections",
     "print": "a canister has no terminal; use ctx.log(...)",
 }
+_STATEFUL: Final = (list, dict, set, bytearray, deque, Iterator)
 
 
 class PrivatePackage:
@@ -137,12 +139,24 @@ class PrivatePackage:
         is_loaded = False
         try:
             exec(code, module.__dict__)
+            _refuse_state(module)
             is_loaded = True
         finally:
             if not is_loaded:
                 del self._modules[name]
                 sys.modules.pop(full, None)
         return module
+
+
+def _refuse_state(module: ModuleType) -> None:
+    """Raise ImportError where a module's names hold what changes as it is used: messages would share it."""
+    for name, value in module.__dict__.items():
+        if name.startswith("__") or not isinstance(value, _STATEFUL):
+            continue
+        raise ImportError(
+            f"{name} is a {type(value).__name__}, which would carry something from one message to the next: "
+            "keep state in stable collections, constants in tuples, frozensets and MappingProxyType"
+        )
 
 
 def _module_name(path: str) -> str:

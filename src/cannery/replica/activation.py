@@ -437,4 +437,11 @@ class Activation:
         self._put(key, (count + 1).to_bytes(2, "big"))
 
     def _refusal(self, act: str) -> Trap:
-        return Trap(f"{self.kind.name.lower()} cannot {act}")
+        # An update may do everything that a message can; it is refused only where the method is a query's.
+        is_query_method = self.kind is EntryKind.UPDATE
+        who = (
+            "a query method, also when it is called as an update,"
+            if is_query_method
+            else self.kind.name.lower()
+        )
+        return Trap(f"{who} cannot {act}")
