@@ -176,7 +176,7 @@ def _check(config: NodeConfig) -> NodeConfig:
     for name in sorted(config.third_party):
         if not name.isidentifier() or find_spec(name) is None:
             raise ConfigError(
-                f"modules.third_party_imports: {name!r} is not installed where the node runs; install it first"
+                f"modules.third_party_imports: {name!r} is not installed beside the node; install it first"
             )
     if not 0 <= config.port <= 65_535:
         raise ConfigError(f"port {config.port} is not between 0 and 65535")
