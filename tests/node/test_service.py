@@ -106,6 +106,20 @@ def test_time_rises_over_clock_steps_and_restarts() -> None:
         assert times == sorted(set(times))
 
 
+def test_a_clock_that_was_ahead_and_was_set_back_is_named() -> None:
+    with Node() as node:
+        canister = node.install(Numbers)
+        before_ns = node.now_ns
+        node.advance(seconds=86_400)
+        assert canister.as_("ann").add(1) == 0
+        node.clock.set_ns(before_ns)
+        submitted = node.subnet.submit(ingress(node, canister, 7), None)
+        assert isinstance(submitted, Refusing)
+        assert "s behind its last block" in submitted.reject.message
+        node.clock.set_ns(node.subnet.head.time_ns)
+        assert canister.as_("ann").add(2) == 1
+
+
 def test_a_full_pool_and_an_oversized_block() -> None:
     with Node(limits=SubnetLimits(block_input_count_max=50, block_input_size_bytes_max=100)) as node:
         canister = node.install(Numbers)

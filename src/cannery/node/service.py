@@ -251,6 +251,7 @@ class Subnet:
         doors = self._doors
         admission = admit(self._durable, ingress, doors.programs, doors.watch, self.time_ns, self._known)
         if isinstance(admission, Admitted):
+            self._check_clock(ingress)
             self._pool.add(ingress, ticket)
             self._refusals.forget(ingress.request_id)
             return Waiting(is_accepted=False)
@@ -262,6 +263,20 @@ class Subnet:
             self._pool.wait_for(ingress, ticket)
             return Waiting(is_accepted=True)
         raise admission.reject
+
+    def _check_clock(self, ingress: Ingress) -> None:
+        """Raise `Reject` for a call that no block could still run: the time of blocks only rises, so a clock
+        that was set back leaves it ahead.
+        """
+        ahead_ns = self._head.time_ns - self._doors.clock.now_ns()
+        if ingress.expiry_ns > self._head.time_ns or ahead_ns <= 0:
+            return
+        raise Reject(
+            RejectCode.SYS_TRANSIENT,
+            f"the node's clock is {ahead_ns // 1_000_000_000} s behind its last block: it was ahead before, and "
+            "updates are refused until it has caught up; tell the node's operator",
+            "CNRY0205",
+        )
 
     # --- rounds
 
