@@ -52,6 +52,12 @@ def _registrations(index: Principal, first: int, count: int) -> list[traffic.Sig
     ]
 
 
+def _check_count(node: RunningNode, index: Principal, expected: int) -> None:
+    """See that everybody who registered is registered."""
+    _, values = decode_dynamic(node.agent().query(index, "count", b"DIDL\x00\x00"))
+    assert values == [expected], f"{values} users are registered, not {expected}"
+
+
 def _disk_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -64,6 +70,7 @@ def run_registrations() -> Iterator[Line]:
         result = traffic.send(node.port, requests, 64)
         assert result.statuses == {"200": REGISTRATIONS}, result.statuses
         traffic.verify_updates(requests, result, node.agent().root_key())
+        _check_count(node, index, REGISTRATIONS)
         yield Line(
             "registrations",
             "registrations over HTTP, 64 clients",
@@ -83,6 +90,7 @@ def run_idle() -> Iterator[Line]:
             step = 20_000
             for first in range(0, IDLE_USERS, step):
                 traffic.send(node.port, _registrations(index, first, step), 64)
+            _check_count(node, index, IDLE_USERS)
         with running_node(data) as node:
             yield Line("idle", f"start with {IDLE_USERS:,} idle users", node.ready_s, "s")
             time.sleep(2)

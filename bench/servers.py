@@ -102,11 +102,11 @@ def running_node(data: Path) -> Iterator[RunningNode]:
             "--port",
             str(port),
         ],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": "src"},
     )
     try:
-        wait_for(f"http://127.0.0.1:{port}/cannery.json", process)
+        wait_until_ready(process)
         yield RunningNode(port, data, psutil.Process(process.pid), time.perf_counter() - started)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -134,17 +134,13 @@ def bare_server(job: str, folder: Path) -> Iterator[int]:
         process.wait(30)
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until `url` answers with the registered names of a node that is ready."""
-    deadline = time.monotonic() + READY_WAIT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with code {process.returncode}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-            if "user_index" in json.load(answer).get("canisters", {}):
-                return
-        time.sleep(0.02)
-    raise RuntimeError(f"{url} did not answer within {READY_WAIT_S} s")
+def wait_until_ready(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a node says that it is ready; its apps are installed then."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(b"ready in"):
+            return
+    raise RuntimeError(f"the node ended with code {process.wait()}")
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
