@@ -7,7 +7,7 @@ import pytest
 from cannery.cli.main import exit_code_of
 from cannery.cli.problem import Problem
 from cannery.client.errors import Expired, Refused, Rejected, Unreachable, Unverified
-from cannery.client.identity_store import StoreProblem
+from cannery.client.identity_store import NameProblem, StoreProblem
 from cannery.errors import CanneryError, DecodeError
 from tests.conftest import Cli
 
@@ -18,6 +18,7 @@ from tests.conftest import Cli
         (Rejected(4, "no", certified=True), 1),
         (Refused(400, "bad"), 1),
         (StoreProblem("none"), 1),
+        (NameProblem("no name"), 2),
         (Problem("none", 1), 1),
         (Problem("wrong"), 2),
         (DecodeError("bad"), 2),

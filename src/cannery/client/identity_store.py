@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cannery.client.errors import ClientError, Unverified
+from cannery.errors import DecodeError
 from cannery.limits import PEM_SIZE_CHARS_MAX, PIN_COUNT_MAX
 from cannery.protocol.identity import (
     AnonymousIdentity,
@@ -38,6 +39,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 class StoreProblem(ClientError):
     """An identity or a pin cannot be read or kept; the text says what to do."""
+
+
+class NameProblem(StoreProblem, DecodeError):
+    """What was given is no name of an identity, or no URL of a node."""
 
 
 def default_home() -> Path:
@@ -84,7 +89,7 @@ class IdentityStore:
     def path(self, name: str) -> Path:
         """Give the PEM file of a name, whether it is there or not."""
         if not _NAME.fullmatch(name):
-            raise StoreProblem(f"{name!r} is no identity name: use 1 to 64 letters, digits, '_', '.', '-'")
+            raise NameProblem(f"{name!r} is no identity name: use 1 to 64 letters, digits, '_', '.', '-'")
         return self._folder / f"{name}.pem"
 
     def names(self) -> list[str]:
@@ -131,7 +136,7 @@ def origin_of(url: str) -> str:
         port = None
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-        raise StoreProblem(f"{url!r} is no URL of a node: it looks like http://127.0.0.1:4943")
+        raise NameProblem(f"{url!r} is no URL of a node: it looks like http://127.0.0.1:4943")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port}"
 

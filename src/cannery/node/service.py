@@ -273,8 +273,8 @@ class Subnet:
             return
         raise Reject(
             RejectCode.SYS_TRANSIENT,
-            f"the node's clock is {ahead_ns // 1_000_000_000} s behind its last block: it was ahead before, and "
-            "updates are refused until it has caught up; tell the node's operator",
+            f"the node's clock is {ahead_ns // 1_000_000_000} s behind its last block: it was ahead before, "
+            "and updates are refused until it has caught up; tell the node's operator",
             "CNRY0205",
         )
 
