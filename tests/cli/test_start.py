@@ -133,7 +133,7 @@ def test_what_is_no_node_is_told_apart(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert done.code == 3
     assert "no node answers" in done.error
     assert time.monotonic() - begun < 10
-    assert cli("operator", "list", "--node", "nonsense").code == 1
+    assert cli("operator", "list", "--node", "nonsense").code == 2
 
 
 def test_a_demo_has_people_and_a_guestbook(cli: Cli, running_node: NodeUnderTest, tmp_path: Path) -> None:
