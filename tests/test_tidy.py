@@ -20,7 +20,7 @@ ASYNC_ROOMS = {"node", "client", "cli"}
 # the store's engine is called, which has no error class of its own.
 CATCH_ALL_DOORS = {
     "replica/run.py": 1,
-    "cdk/program.py": 4,
+    "cdk/program.py": 2,
     "cdk/delivery.py": 1,
     "cdk/failure.py": 1,
     "node/python_runtime.py": 1,

@@ -106,6 +106,22 @@ def _instance(cls: type[Canister], system: System) -> Canister:
     return instance
 
 
+def _guarded(body: Runner) -> Runner:
+    """Give every failure of the author's code its fate: a reject is answered, the rest is a trap."""
+
+    def run(system: System) -> None:
+        try:
+            body(system)
+        except Refusal as refusal:
+            system.reject(str(refusal))
+        except _PASSED_ON:
+            raise
+        except Exception as error:
+            raise Trap(failure_text(error)) from error
+
+    return run
+
+
 def _method_runner(d: Description, entry: MethodEntry) -> Runner:
     cls, function, new = d.cls, entry.function, d.cls.__new__
     continuations, timers = d.continuations, d.timers
@@ -120,17 +136,9 @@ def _method_runner(d: Description, entry: MethodEntry) -> Runner:
             raise Trap(f"{entry.name} expects {_spell_types(entry.args)}: {error}") from None
         instance = new(cls)
         instance.__dict__[SYSTEM_ATTRIBUTE] = system
-        try:
-            value = function(instance, Context(system, continuations, timers, answerer), *args)
-            answer(system, value)
-        except Refusal as refusal:
-            system.reject(str(refusal))
-        except _PASSED_ON:
-            raise
-        except Exception as error:
-            raise Trap(failure_text(error)) from error
+        answer(system, function(instance, Context(system, continuations, timers, answerer), *args))
 
-    return run
+    return _guarded(run)
 
 
 def _answer(
@@ -187,17 +195,10 @@ def _continuation_runner(d: Description, entry: ContinuationEntry) -> Runner:
             read_raw_outcome(system.outcome) if decode is None else read_outcome(system.outcome, decode)
         )
         args = (outcome,) if saved is None else (outcome, saved.read(system.saved, system))
-        try:
-            ctx = Context(system, d.continuations, d.timers, answerer)
-            answer(system, entry.function(_instance(d.cls, system), ctx, *args))
-        except Refusal as refusal:
-            system.reject(str(refusal))
-        except _PASSED_ON:
-            raise
-        except Exception as error:
-            raise Trap(failure_text(error)) from error
+        ctx = Context(system, d.continuations, d.timers, answerer)
+        answer(system, entry.function(_instance(d.cls, system), ctx, *args))
 
-    return run
+    return _guarded(run)
 
 
 def _timer_runner(d: Description, entry: TimerEntry) -> Runner:
@@ -247,19 +248,12 @@ def _internal_runner(d: Description, handler: InternalHandler) -> Runner:
     answerer = (f"p:{handler.name}", handler.results)
 
     def run(system: System) -> None:
-        try:
-            ctx = Context(system, d.continuations, d.timers, answerer)
-            value = handler.run(_instance(d.cls, system), ctx, system)
-            if system.kind == EntryKind.CONTINUATION and value is not NO_ANSWER:
-                answer(system, value)
-        except Refusal as refusal:
-            system.reject(str(refusal))
-        except _PASSED_ON:
-            raise
-        except Exception as error:
-            raise Trap(failure_text(error)) from error
+        ctx = Context(system, d.continuations, d.timers, answerer)
+        value = handler.run(_instance(d.cls, system), ctx, system)
+        if system.kind == EntryKind.CONTINUATION and value is not NO_ANSWER:
+            answer(system, value)
 
-    return run
+    return _guarded(run)
 
 
 def _run_forward(d: Description, system: System) -> None:
