@@ -90,6 +90,13 @@ KEYS = {
     "name": keys.hashed(keys.NAMES, b"guestbook"),
     "snapshot": keys.numbered(keys.SNAPSHOTS, ID, 11),
     "snapshot_page": keys.snapshot_page_key(ID, 11, 1, 2),
+    "fleet": keys.owned(keys.FLEETS, ID),
+    "fleet_module": keys.owned(keys.FLEET_MODULES, ID, HASH),
+    "fleet_member": keys.owned(keys.FLEET_MEMBERS, ID, keys.canister_id(0x100001)),
+    "fleet_role": keys.fleet_role_key(ID, "moderator", USER),
+    "fleet_value": keys.owned(keys.FLEET_VALUES, ID, b"signups"),
+    "upgrade_batch": keys.numbered(keys.UPGRADE_BATCHES, ID, 12),
+    "upgrade_result": keys.numbered(keys.UPGRADE_RESULTS, ID, 12) + keys.u64(3),
     "block": keys.block_key(10),
 }
 
@@ -100,12 +107,14 @@ SETTINGS = Settings(
 )
 RECORDS: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
     "canister": (
-        CanisterRecord((USER, ID), USER, 17, CanisterStatus.STOPPED, HASH, HASH[:16], SETTINGS, 3, 18),
+        CanisterRecord(
+            (USER, ID), USER, 17, CanisterStatus.STOPPED, HASH, HASH[:16], SETTINGS, 3, 18, ID, USER
+        ),
         records.CANISTER,
     ),
     "canister_default": (CanisterRecord((USER,), USER, 17), records.CANISTER),
     "account": (
-        AccountRecord(*range(1, 20), lanes=(0, 1, 0, 0, 2, 5, 0, 0), snapshot_bytes=20),
+        AccountRecord(*range(1, 20), (0, 1, 0, 0, 2, 5, 0, 0), *range(20, 26), True),
         records.ACCOUNT,
     ),
     "account_default": (AccountRecord(), records.ACCOUNT),
@@ -121,7 +130,7 @@ RECORDS: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
         CallContext(IngressOrigin(HASH, USER, 17, ID), "sign", 16, 5, False, 7, 1),
         records.CONTEXT,
     ),
-    "context_call": (CallContext(CallOrigin(ID, 4), "sign", 16), records.CONTEXT),
+    "context_call": (CallContext(CallOrigin(ID, 4, USER), "sign", 16), records.CONTEXT),
     "context_timer": (CallContext(NoOrigin(), "tick", 16, answered=True), records.CONTEXT),
     "callback": (Callback(5, ID, "sign", "then", b"12345678saved", 9, 16), records.CALLBACK),
     "callback_one_way": (Callback(5, b"", "start_canister", None, b"", 0, 16), records.CALLBACK),
@@ -132,7 +141,7 @@ RECORDS: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
     ),
     "log": (LogEntry(17, b"line"), records.LOG),
     "stream_head": (StreamHead(1, 2, 3), records.STREAM_HEAD),
-    "stream_entry": (StreamEntry(ID, b"", CallMessage(ID, 1, "m", b"arg", 2)), records.STREAM_ENTRY),
+    "stream_entry": (StreamEntry(ID, b"", CallMessage(ID, 1, "m", b"arg", 2, USER)), records.STREAM_ENTRY),
     "schema": (SchemaRecord({"entries": b"\x01"}, b"opaque"), records.SCHEMA),
 }
 OLDER: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
@@ -140,10 +149,25 @@ OLDER: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
         AccountRecord(*range(1, 20), lanes=(0, 1, 0, 0, 2, 5, 0, 0)),
         records.ACCOUNT,
     ),
+    "canister_before_fleets": (
+        CanisterRecord((USER, ID), USER, 17, CanisterStatus.STOPPED, HASH, HASH[:16], SETTINGS, 3, 18),
+        records.CANISTER,
+    ),
+    "canister_default_before_fleets": (CanisterRecord((USER,), USER, 17), records.CANISTER),
+    "account_before_fleets": (
+        AccountRecord(*range(1, 20), lanes=(0, 1, 0, 0, 2, 5, 0, 0), snapshot_bytes=20),
+        records.ACCOUNT,
+    ),
+    "account_default_before_fleets": (AccountRecord(), records.ACCOUNT),
+    "context_call_before_fleets": (CallContext(CallOrigin(ID, 4), "sign", 16), records.CONTEXT),
+    "stream_entry_before_fleets": (
+        StreamEntry(ID, b"", CallMessage(ID, 1, "m", b"arg", 2)),
+        records.STREAM_ENTRY,
+    ),
 }
 MESSAGES = {
     "ingress": IngressMessage(HASH, USER, "sign", b"arg", 17),
-    "call": CallMessage(ID, 4, "sign", b"arg", 5),
+    "call": CallMessage(ID, 4, "sign", b"arg", 5, USER),
     "response": ResponseMessage(4, b"reply", 0, "", 3),
     "timer": TimerMessage(8),
 }
@@ -176,12 +200,16 @@ def test_records_are_written_and_read_as_in_the_golden_file() -> None:
     encoded |= {"config": encode_config(CONFIG), "block": encode_block(BLOCK)}
     stored = _golden("records.json")
     assert {name: data.hex() for name, data in encoded.items()} == {
-        name: data for name, data in stored.items() if name not in OLDER
+        name: data
+        for name, data in stored.items()
+        if name not in OLDER | {"message_call_before_fleets": None}
     }
     for name, (record, decoder) in (RECORDS | OLDER).items():
         assert decoder.decode(bytes.fromhex(stored[name])) == record
     for name, message in MESSAGES.items():
         assert records.decode_message(bytes.fromhex(stored[f"message_{name}"])) == message
+    before_fleets = records.decode_message(bytes.fromhex(stored["message_call_before_fleets"]))
+    assert before_fleets == CallMessage(ID, 4, "sign", b"arg", 5)
     assert decode_config(bytes.fromhex(stored["config"])) == CONFIG
     assert decode_block(bytes.fromhex(stored["block"])) == BLOCK
 

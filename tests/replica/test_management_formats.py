@@ -37,7 +37,7 @@ SNAPSHOTS = {
 }
 WAITERS = {
     "stop of a user": StopWaiter(IngressOrigin(bytes(32), b"\x07", 8, b""), 9, 0),
-    "stop of a canister": StopWaiter(CallOrigin(b"\x01\x02", 3), 4, 5),
+    "stop of a canister": StopWaiter(CallOrigin(b"\x01\x02", 3, b"\x06"), 4, 5),
 }
 
 
@@ -61,3 +61,8 @@ def test_a_record_reads_and_writes_as_ever(
 def test_a_change_from_before_there_were_snapshots_opens(name: str) -> None:
     stored = bytes.fromhex(json.loads(GOLDEN.read_text())[f"{name} before snapshots"])
     assert CHANGE.decode(stored) == CHANGES[name]
+
+
+def test_a_waiter_from_before_there_were_fleets_opens() -> None:
+    stored = bytes.fromhex(json.loads(GOLDEN.read_text())["stop of a canister before fleets"])
+    assert STOP_WAITER.decode(stored) == StopWaiter(CallOrigin(b"\x01\x02", 3), 4, 5)

@@ -38,6 +38,13 @@ OPERATORS = 0x19
 NAMES = 0x1A
 SNAPSHOTS = 0x1B
 SNAPSHOT_DATA = 0x1C
+FLEETS = 0x1D
+FLEET_MODULES = 0x1E
+FLEET_MEMBERS = 0x1F
+FLEET_ROLES = 0x20
+FLEET_VALUES = 0x21
+UPGRADE_BATCHES = 0x22
+UPGRADE_RESULTS = 0x23
 
 LOCAL_SPACE = 0x80
 BLOCKS = 0x80
@@ -137,6 +144,12 @@ def queue_key(receiver: bytes, lane: int, number: int) -> bytes:
 def ready_key(turn: int) -> bytes:
     """Give the key of a place in the ring of canisters that wait for their turn."""
     return bytes((READY,)) + _U64.pack(turn)
+
+
+def fleet_role_key(fleet: bytes, role: str, principal: bytes = b"") -> bytes:
+    """Give the key that says that a principal has a role in a fleet; without one, where the role's begin."""
+    name = role.encode()
+    return owned(FLEET_ROLES, fleet, bytes((len(name),)) + name + principal)
 
 
 def pair_key(caller: bytes, callee: bytes) -> bytes:

@@ -64,7 +64,8 @@ class Settings(msgspec.Struct, frozen=True, array_like=True):
 class CanisterRecord(msgspec.Struct, frozen=True, array_like=True):
     """The cold half of a canister: what messages read and only management changes.
 
-    `installed_ns` is the time of the last installation; 0 while no module is installed.
+    `installed_ns` is the time of the last installation; 0 while no module is installed. `fleet` is the index
+    whose member it is, empty for none; `replaced_by` the canister that took its place, if one did.
     """
 
     controllers: tuple[bytes, ...]
@@ -76,6 +77,8 @@ class CanisterRecord(msgspec.Struct, frozen=True, array_like=True):
     settings: Settings = Settings()
     change_count: int = 0
     installed_ns: int = 0
+    fleet: bytes = b""
+    replaced_by: bytes = b""
 
 
 class AccountRecord(msgspec.Struct, array_like=True):
@@ -84,7 +87,9 @@ class AccountRecord(msgspec.Struct, array_like=True):
     It alone among the records is mutable, as the busiest one: an overlay works on its own copy
     (`copy.copy`). `memory_bytes` counts live stable keys and values, `queued_bytes` waiting messages and
     saved values. `lanes` is empty where nothing waits, else (first, next) of each lane in the order of
-    `Lane`. `snapshot_bytes` counts the canister's snapshots with their full sizes.
+    `Lane`. `snapshot_bytes` counts the canister's snapshots with their full sizes. `key_count` counts live
+    stable keys; `messages`, `rejects` and `traps` count what the canister has run, and how that ended. Its
+    fleet is told once when the balance falls under `alarm_cycles`; `alarm_told` until it is above again.
     """
 
     cycles: int = 0
@@ -108,6 +113,12 @@ class AccountRecord(msgspec.Struct, array_like=True):
     lane_turn: int = 0
     lanes: tuple[int, ...] = ()
     snapshot_bytes: int = 0
+    key_count: int = 0
+    messages: int = 0
+    rejects: int = 0
+    traps: int = 0
+    alarm_cycles: int = 0
+    alarm_told: bool = False
 
 
 class ModuleRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -165,10 +176,11 @@ class IngressOrigin(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class CallOrigin(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """A canister's call waits: the caller, and its callback's number."""
+    """A canister's call waits: the caller, its callback's number, the fleet it was a member of then."""
 
     caller: bytes
     callback: int
+    fleet: bytes = b""
 
 
 class NoOrigin(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -192,13 +204,14 @@ class IngressMessage(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class CallMessage(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """A canister's call that waits for its turn at the callee."""
+    """A canister's call that waits at the callee; `fleet`: whose member the caller was when it called."""
 
     caller: bytes
     callback: int
     method: str
     arg: bytes
     cycles: int
+    fleet: bytes = b""
 
 
 class ResponseMessage(msgspec.Struct, frozen=True, array_like=True, tag=3):
