@@ -43,8 +43,8 @@ class Context:
     def __init__(
         self,
         system: System,
-        continuations: Mapping[str, ContinuationEntry],
-        timers: Mapping[str, TimerEntry],
+        continuations: Mapping[object, ContinuationEntry],
+        timers: Mapping[object, TimerEntry],
         answerer: tuple[str, tuple[ct.Type, ...]] | None,
     ) -> None:
         self._system = system
@@ -128,12 +128,11 @@ class Context:
         """
         if then is None:
             return self._forward(call, saved, cycles)
-        name = getattr(then, "__name__", "")
-        entry = self._continuations.get(name)
-        if entry is None or getattr(then, "__func__", None) is not entry.function:
+        entry = self._continuations.get(getattr(then, "__func__", None))
+        if entry is None:
             raise TypeError("then= is a method of this canister that is decorated with @continuation")
-        data = _saved_bytes(entry.saved, saved, name)
-        request = CallRequest(call.callee, call.method, call.arg, cycles, name, data)
+        data = _saved_bytes(entry.saved, saved, entry.name)
+        request = CallRequest(call.callee, call.method, call.arg, cycles, entry.name, data)
         return Pending(self._system.call(request), entry.results)
 
     def notify(self, call: Call[object], *, cycles: int = 0) -> None:
@@ -220,9 +219,8 @@ class Context:
 
         Timers are durable: they survive restarts and upgrades. `every_s` alone starts after one period.
         """
-        name = getattr(method, "__name__", "")
-        entry = self._timers.get(name)
-        if entry is None or getattr(method, "__func__", None) is not entry.function:
+        entry = self._timers.get(getattr(method, "__func__", None))
+        if entry is None:
             raise TypeError("timer_set takes a method of this canister that is decorated with @timer")
         if (after_s is None) == (at_ns is None) and not (after_s is None and every_s is not None):
             raise TypeError("timer_set takes after_s= or at_ns=, or every_s= alone")
@@ -231,7 +229,8 @@ class Context:
             raise ValueError("every_s= is above 0")
         if at_ns is None:
             at_ns = self._system.now_ns + (every_ns if after_s is None else _nanoseconds(after_s))
-        return self._system.timer_set(name, at_ns, every_ns, _saved_bytes(entry.saved, saved, name))
+        data = _saved_bytes(entry.saved, saved, entry.name)
+        return self._system.timer_set(entry.name, at_ns, every_ns, data)
 
     def timer_cancel(self, timer: int) -> bool:
         """Cancel a timer; say whether it was set."""

@@ -436,8 +436,7 @@ class Delivery(Part, Generic[V, R]):
 
     def _view(self, canister: Canister) -> DeliveryView[V, R]:
         """Make the view that the canister's own methods see too."""
-        view: DeliveryView[V, R] = getattr(canister, self.name)
-        return view
+        return bound_view(canister, self.name, self.bind)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Delivery[V, R]: ...

@@ -9,12 +9,13 @@ import inspect
 import typing
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from cannery import limits
 from cannery.candid import types as ct
 from cannery.cdk.calls import Outcome, RawOutcome
+from cannery.cdk.component import Component, Uses, bind_component, components_of
 from cannery.cdk.context import Context
 from cannery.cdk.declare import NAMESPACE_ATTRIBUTE, Canister, RoleNote, role_of
 from cannery.cdk.entries import ContinuationEntry, MethodEntry, TimerEntry
@@ -38,7 +39,10 @@ _MUTABLE = (list, dict, set, bytearray, deque, Counter, OrderedDict)
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A canister class, taken apart; every mapping is in the order of the names."""
+    """A canister class and its components, taken apart; every mapping is in the order of the names.
+
+    `continuation_of` and `timer_of` lead from the author's functions to their entries.
+    """
 
     cls: type[Canister]
     methods: dict[str, MethodEntry]
@@ -48,67 +52,120 @@ class Description:
     collections: tuple[CollectionSpec, ...]
     internal_continuations: dict[str, InternalHandler]
     internal_timers: dict[str, InternalHandler]
+    continuation_of: dict[object, ContinuationEntry]
+    timer_of: dict[object, TimerEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A decorated method or a part, and the class it stands in: the canister's, or a component's."""
+
+    owner: type
+    component: type[Component] | None
+    attribute: str
+    value: typing.Any  # attributes of a class are of any type
+
+    @property
+    def where(self) -> str:
+        return f"{self.owner.__name__}.{self.attribute}"
+
+    @property
+    def inner_name(self) -> str:
+        """The name of a continuation or timer."""
+        return self.attribute if self.component is None else f"{self.component.prefix}.{self.attribute}"
+
+    def bound(self, function: Callable[..., object]) -> Callable[..., object]:
+        """Make a function of the component's one of the canister's."""
+        component = self.component
+        if component is None:
+            return function
+        return lambda root, *args: function(bind_component(root, component), *args)
 
 
 def describe(cls: type[Canister]) -> Description:
     """Describe a canister class; raise DeclarationError for what is not as it must be."""
     if not (isinstance(cls, type) and issubclass(cls, Canister)) or cls is Canister:
         raise DeclarationError(f"{cls!r} is no subclass of Canister")
-    _refuse_init(cls)
-    roles: list[tuple[str, RoleNote, Callable[..., object]]] = []
-    parts: list[Part] = []
-    for attribute, value in _attributes(cls):
-        note = role_of(value)
-        if note is not None:
-            roles.append((attribute, note, value))
-        elif isinstance(value, Part):
-            parts.append(value)
-        else:
-            _check_attribute(cls, attribute, value)
+    roles: list[tuple[_Found, RoleNote]] = []
+    parts: list[_Found] = []
+    _gather(cls, None, roles, parts)
+    for component in components_of(cls):
+        _gather(component, component, roles, parts)
     return _assemble(cls, roles, parts)
 
 
-def _assemble(
-    cls: type[Canister], roles: list[tuple[str, RoleNote, Callable[..., object]]], parts: list[Part]
-) -> Description:
+def _gather(
+    owner: type,
+    component: type[Component] | None,
+    roles: list[tuple[_Found, RoleNote]],
+    parts: list[_Found],
+) -> None:
+    _refuse_init(owner)
+    for attribute, value in _attributes(owner):
+        found = _Found(owner, component, attribute, value)
+        note = role_of(value)
+        if note is not None:
+            roles.append((found, note))
+        elif isinstance(value, Part):
+            parts.append(found)
+        elif not isinstance(value, Component | Uses):
+            _check_attribute(owner, attribute, value)
+
+
+def _assemble(cls: type[Canister], roles: list[tuple[_Found, RoleNote]], parts: list[_Found]) -> Description:
     methods: dict[str, MethodEntry] = {}
     hooks: dict[str, MethodEntry] = {}
     continuations: dict[str, ContinuationEntry] = {}
     timers: dict[str, TimerEntry] = {}
-    names: dict[str, object] = getattr(cls, NAMESPACE_ATTRIBUTE)
-    for attribute, note, function in roles:
-        where = f"{cls.__name__}.{attribute}"
-        name = note.name or attribute
+    for found, note in roles:
         if note.role == "continuation":
-            continuations[attribute] = _continuation_entry(attribute, function, where, names)
+            continuations[found.inner_name] = _continuation_entry(found)
         elif note.role == "timer":
-            timers[attribute] = _timer_entry(attribute, function, where, names)
+            timers[found.inner_name] = _timer_entry(found)
         elif note.role in HOOKS:
+            if found.component is not None:
+                raise DeclarationError(f"{found.where}: a component has no @{note.role}: the canister has it")
             if note.role in hooks:
-                raise DeclarationError(f"{where}: the class has two @{note.role} methods")
-            hooks[note.role] = _hook_entry(note, function, where, names)
-        elif name in methods:
-            raise DeclarationError(f"{where}: the class has two methods with the Candid name {name!r}")
+                raise DeclarationError(f"{found.where}: the class has two @{note.role} methods")
+            hooks[note.role] = _hook_entry(note, found)
         else:
-            methods[name] = _method_entry(name, note, function, where, names)
-    collections = tuple(sorted((c for part in parts for c in part.collections()), key=lambda c: c.name))
-    for before, after in pairwise(collections):
-        if before.name == after.name:
-            raise DeclarationError(f"{cls.__name__}: two collections have the name {after.name!r}")
+            name = note.name or found.attribute
+            if name in methods:
+                raise DeclarationError(
+                    f"{found.where}: the class has two methods with the Candid name {name!r}"
+                )
+            methods[name] = _method_entry(name, note, found)
     return Description(
         cls,
-        methods,
+        dict(sorted(methods.items())),
         hooks,
         continuations,
         timers,
-        collections,
-        {h.name: h for part in parts for h in part.continuations(cls)},
-        {h.name: h for part in parts for h in part.timers(cls)},
+        _collections(cls, parts),
+        {h.name: h for part in parts for h in _handlers(part, part.value.continuations(part.owner))},
+        {h.name: h for part in parts for h in _handlers(part, part.value.timers(part.owner))},
+        {entry.source: entry for entry in continuations.values()},
+        {entry.source: entry for entry in timers.values()},
     )
 
 
+def _collections(cls: type[Canister], parts: list[_Found]) -> tuple[CollectionSpec, ...]:
+    found = sorted((spec for part in parts for spec in part.value.collections()), key=lambda spec: spec.name)
+    for before, after in pairwise(found):
+        if before.name == after.name:
+            raise DeclarationError(f"{cls.__name__}: two collections have the name {after.name!r}")
+    return tuple(found)
+
+
+def _handlers(part: _Found, handlers: tuple[InternalHandler, ...]) -> Iterator[InternalHandler]:
+    for handler in handlers:
+        yield handler if part.component is None else replace(handler, run=part.bound(handler.run))
+
+
 def _attributes(cls: type) -> Iterator[tuple[str, typing.Any]]:  # attributes of a class are of any type
-    names = sorted({name for base in cls.__mro__ if base not in (object, Canister) for name in vars(base)})
+    names = sorted(
+        {name for base in cls.__mro__ if base not in (object, Canister, Component) for name in vars(base)}
+    )
     for name in names:
         if not (name.startswith("__") and name.endswith("__")):
             yield name, inspect.getattr_static(cls, name)
@@ -116,7 +173,7 @@ def _attributes(cls: type) -> Iterator[tuple[str, typing.Any]]:  # attributes of
 
 def _refuse_init(cls: type) -> None:
     for base in cls.__mro__:
-        if base in (object, Canister):
+        if base in (object, Canister, Component):
             continue
         for name in ("__init__", "__new__", "__setattr__", "__getattr__", "__getattribute__", "__slots__"):
             if name in vars(base):
@@ -136,10 +193,9 @@ def _check_attribute(cls: type, attribute: str, value: object) -> None:
         )
 
 
-def _after_ctx(
-    function: Callable[..., object], where: str, names: dict[str, object]
-) -> tuple[list[Parameter], dict[str, object]]:
-    hints = method_hints(function, where, names)
+def _after_ctx(found: _Found) -> tuple[list[Parameter], dict[str, object]]:
+    function, where = found.value, found.where
+    hints = method_hints(function, where, getattr(found.owner, NAMESPACE_ATTRIBUTE))
     parameters = parameters_of(function, hints, where)
     if not parameters or not (
         parameters[0].hint is Context or (parameters[0].name == "ctx" and not parameters[0].hinted)
@@ -169,10 +225,9 @@ def _return_hint(hints: dict[str, object], where: str) -> object:
     return None if hint is type(None) else hint
 
 
-def _method_entry(
-    name: str, note: RoleNote, function: Callable[..., object], where: str, names: dict[str, object]
-) -> MethodEntry:
-    parameters, hints = _after_ctx(function, where, names)
+def _method_entry(name: str, note: RoleNote, found: _Found) -> MethodEntry:
+    function, where = found.value, found.where
+    parameters, hints = _after_ctx(found)
     answer, now, later = split_pending(_return_hint(hints, where), where)
     if later and note.role != "update":
         raise DeclarationError(f"{where}: a {note.role} cannot answer later")
@@ -184,7 +239,7 @@ def _method_entry(
     return MethodEntry(
         name=name,
         role=note.role,
-        function=function,
+        function=found.bound(function),
         arg_names=tuple(p.name for p in parameters),
         args=_argument_types(parameters, where),
         results=results,
@@ -194,10 +249,9 @@ def _method_entry(
     )
 
 
-def _hook_entry(
-    note: RoleNote, function: Callable[..., object], where: str, names: dict[str, object]
-) -> MethodEntry:
-    parameters, hints = _after_ctx(function, where, names)
+def _hook_entry(note: RoleNote, found: _Found) -> MethodEntry:
+    function, where = found.value, found.where
+    parameters, hints = _after_ctx(found)
     if parameters and note.role not in ("init", "post_upgrade"):
         raise DeclarationError(f"{where}: @{note.role} takes no arguments")
     hint = _return_hint(hints, where)
@@ -207,7 +261,7 @@ def _hook_entry(
     return MethodEntry(
         name=note.role,
         role=note.role,
-        function=function,
+        function=found.bound(function),
         arg_names=tuple(p.name for p in parameters),
         args=_argument_types(parameters, where),
         results=(),
@@ -221,10 +275,9 @@ def _spell(hints: tuple[object, ...]) -> str:
     return " or ".join("None" if hint is None else getattr(hint, "__name__", repr(hint)) for hint in hints)
 
 
-def _continuation_entry(
-    name: str, function: Callable[..., object], where: str, names: dict[str, object]
-) -> ContinuationEntry:
-    parameters, hints = _after_ctx(function, where, names)
+def _continuation_entry(found: _Found) -> ContinuationEntry:
+    where = found.where
+    parameters, hints = _after_ctx(found)
     if len(parameters) not in (1, 2):
         raise DeclarationError(
             f"{where}: a continuation takes (self, ctx, outcome: Outcome[T]), or saved: S behind"
@@ -241,8 +294,9 @@ def _continuation_entry(
             "callee returns, or a RawOutcome"
         )
     return ContinuationEntry(
-        name=name,
-        function=function,
+        name=found.inner_name,
+        function=found.bound(found.value),
+        source=found.value,
         outcome=outcome_types,
         saved=_saved_codec(parameters[1:], where),
         results=result_types(answer, where),
@@ -251,15 +305,15 @@ def _continuation_entry(
     )
 
 
-def _timer_entry(
-    name: str, function: Callable[..., object], where: str, names: dict[str, object]
-) -> TimerEntry:
-    parameters, hints = _after_ctx(function, where, names)
+def _timer_entry(found: _Found) -> TimerEntry:
+    where = found.where
+    parameters, hints = _after_ctx(found)
     if len(parameters) > 1:
         raise DeclarationError(f"{where}: a timer method takes (self, ctx) or (self, ctx, saved: S)")
     if _return_hint(hints, where) is not None:
         raise DeclarationError(f"{where}: nobody waits for a timer; write '-> None'")
-    return TimerEntry(name, function, _saved_codec(parameters, where))
+    function = found.value
+    return TimerEntry(found.inner_name, found.bound(function), function, _saved_codec(parameters, where))
 
 
 def _saved_codec(parameters: list[Parameter], where: str) -> ValueCodec[object] | None:

@@ -30,10 +30,11 @@ class MethodEntry:
 @dataclass(frozen=True, slots=True)
 class ContinuationEntry:
     """A continuation: the types of the reply it reads (None for raw bytes), its saved value, what it
-    answers."""
+    answers. `function` takes the canister; `source` is what the author wrote, perhaps in a component."""
 
     name: str
     function: Callable[..., object]
+    source: Callable[..., object]
     outcome: tuple[ct.Type, ...] | None
     saved: ValueCodec[object] | None
     results: tuple[ct.Type, ...]
@@ -43,8 +44,9 @@ class ContinuationEntry:
 
 @dataclass(frozen=True, slots=True)
 class TimerEntry:
-    """A method that timers run, and its saved value."""
+    """A method that timers run, and its saved value; `source` as in `ContinuationEntry`."""
 
     name: str
     function: Callable[..., object]
+    source: Callable[..., object]
     saved: ValueCodec[object] | None

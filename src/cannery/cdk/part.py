@@ -56,6 +56,17 @@ class InternalHandler:
 class Part(ABC):
     """A class attribute of a canister that brings stable state."""
 
+    name: str
+
+    @abstractmethod
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Take the name of the attribute, the first time."""
+
+    def rename(self, name: str) -> None:
+        """Take another name: that of a component's collection has the component's prefix."""
+        self.name = ""
+        self.__set_name__(type(self), name)
+
     @abstractmethod
     def collections(self) -> tuple[CollectionSpec, ...]:
         """Give the collections of this part."""
@@ -75,6 +86,9 @@ Bound = TypeVar("Bound")
 def bound_view(instance: object, name: str, bind: Callable[[System], Bound]) -> Bound:
     """Make the view of a part for an instance, and keep it there for the rest of the activation."""
     attributes = instance.__dict__
+    found: Bound | None = attributes.get(name)
+    if found is not None:
+        return found
     try:
         system = attributes[SYSTEM_ATTRIBUTE]
     except KeyError:

@@ -124,7 +124,7 @@ def _guarded(body: Runner) -> Runner:
 
 def _method_runner(d: Description, entry: MethodEntry) -> Runner:
     cls, function, new = d.cls, entry.function, d.cls.__new__
-    continuations, timers = d.continuations, d.timers
+    continuations, timers = d.continuation_of, d.timer_of
     decode = decoder(entry.args)
     answer = _answer(entry.name, entry.results, entry.now, entry.later)
     answerer = (f"m:{entry.name}", entry.results) if entry.later else None
@@ -195,7 +195,7 @@ def _continuation_runner(d: Description, entry: ContinuationEntry) -> Runner:
             read_raw_outcome(system.outcome) if decode is None else read_outcome(system.outcome, decode)
         )
         args = (outcome,) if saved is None else (outcome, saved.read(system.saved, system))
-        ctx = Context(system, d.continuations, d.timers, answerer)
+        ctx = Context(system, d.continuation_of, d.timer_of, answerer)
         answer(system, entry.function(_instance(d.cls, system), ctx, *args))
 
     return _guarded(run)
@@ -206,7 +206,7 @@ def _timer_runner(d: Description, entry: TimerEntry) -> Runner:
 
     def run(system: System) -> None:
         args = () if saved is None else (saved.read(system.saved, system),)
-        ctx = Context(system, d.continuations, d.timers, None)
+        ctx = Context(system, d.continuation_of, d.timer_of, None)
         _run_unanswered(lambda: entry.function(_instance(d.cls, system), ctx, *args))
 
     return run
@@ -220,7 +220,7 @@ def _hook_runner(d: Description, entry: MethodEntry, kind: EntryKind) -> Runner:
             args = decode(system.arg or _EMPTY_ARGUMENT) if entry.args else ()
         except CandidError as error:
             raise Trap(f"{entry.name} expects {_spell_types(entry.args)}: {error}") from None
-        ctx = Context(system, d.continuations, d.timers, None)
+        ctx = Context(system, d.continuation_of, d.timer_of, None)
         result = _run_unanswered(lambda: entry.function(_instance(d.cls, system), ctx, *args))
         if kind == EntryKind.HEALTH and result is False:
             raise Trap(f"the health check {entry.function.__name__} answered false")
@@ -248,7 +248,7 @@ def _internal_runner(d: Description, handler: InternalHandler) -> Runner:
     answerer = (f"p:{handler.name}", handler.results)
 
     def run(system: System) -> None:
-        ctx = Context(system, d.continuations, d.timers, answerer)
+        ctx = Context(system, d.continuation_of, d.timer_of, answerer)
         value = handler.run(_instance(d.cls, system), ctx, system)
         if system.kind == EntryKind.CONTINUATION and value is not NO_ANSWER:
             answer(system, value)
