@@ -25,6 +25,8 @@ from cannery.cdk.component import Component, Uses
 from cannery.cdk.delivery import Attempt, Delivery
 from cannery.cdk.describe import describe
 from cannery.cdk.hints import DeclarationError
+from cannery.cdk.waiter import Continued, Waiter
+from cannery.client.errors import Rejected
 from cannery.testing import Node
 
 
@@ -197,3 +199,50 @@ def test_a_component_keeps_no_attributes() -> None:
 
     with Node() as node, pytest.raises(Exception, match="would be lost after this message"):
         node.install(Holder).keep()
+
+
+class Broker(Component, prefix="broker"):
+    booked = StableCell(nat64, 0)
+
+    def ask(self, ctx: Context, name: str, then: object, saved: object) -> Pending[nat64]:
+        waiter = ctx.waiter(then, saved)  # type: ignore[arg-type]
+        return ctx.call_for(Echo(ctx.id).tally(name), waiter, then=self.brought, saved=waiter)
+
+    @continuation
+    def brought(self, ctx: Context, outcome: Outcome[nat64], saved: Waiter) -> Continued:
+        self.booked.set(self.booked.get() + 1)
+        return ctx.resume(saved, Outcome(f"{outcome.value} visits"))
+
+
+class Customer(Canister):
+    broker = Broker()
+    tallies = Tally()
+
+    @update
+    def ask(self, ctx: Context, name: str) -> Pending[str]:
+        return self.broker.ask(ctx, name, self.answered, "dear ")
+
+    @continuation
+    def answered(self, ctx: Context, outcome: Outcome[str], saved: str) -> str:
+        if not outcome.value.startswith("0"):
+            ctx.trap("only nothing is expected")
+        return f"{saved}{ctx.caller == ctx.id}: {outcome.value}"
+
+    @update
+    def add(self, ctx: Context) -> None:
+        self.tallies.add("visits", 1)
+
+    @query
+    def booked(self, ctx: Context) -> nat64:
+        return self.broker.booked.get()
+
+
+def test_a_component_answers_through_the_continuation_of_its_canister() -> None:
+    with Node() as node:
+        customer = node.install(Customer)
+        assert customer.ask("visits") == "dear False: 0 visits"
+        assert customer.booked() == 1
+        customer.add()
+        with pytest.raises(Rejected, match="only nothing is expected"):
+            customer.ask("visits")
+        assert customer.booked() == 1, "a trap of the waiter drops what its component booked, like any trap"

@@ -19,6 +19,7 @@ from cannery.cdk.entries import ContinuationEntry, TimerEntry
 from cannery.cdk.forward import FORWARD, encode_answerer
 from cannery.cdk.refusal import Refusal
 from cannery.cdk.stable_values import ValueCodec
+from cannery.cdk.waiter import Continued, Waiter
 from cannery.errors import Reject, Trap
 from cannery.ports import CallOutcome, CallRequest, System
 from cannery.protocol.principal import Principal
@@ -128,12 +129,36 @@ class Context:
         """
         if then is None:
             return self._forward(call, saved, cycles)
-        entry = self._continuations.get(getattr(then, "__func__", None))
-        if entry is None:
-            raise TypeError("then= is a method of this canister that is decorated with @continuation")
+        entry = self._continuation(then)
         data = _saved_bytes(entry.saved, saved, entry.name)
         request = CallRequest(call.callee, call.method, call.arg, cycles, entry.name, data)
         return Pending(self._system.call(request), entry.results)
+
+    def waiter(self, then: Callable[..., object], saved: object = NOTHING) -> Waiter:
+        """Make what lets a continuation of this canister go on later (`resume`), as a value to save."""
+        entry = self._continuation(then)
+        return Waiter(entry.name, _saved_bytes(entry.saved, saved, entry.name))
+
+    def call_for(
+        self,
+        call: Call[object],
+        waiter: Waiter,
+        *,
+        then: Callable[..., object],
+        saved: object,
+        cycles: int = 0,
+    ) -> Pending[Any]:
+        """Send a call like `call`, for a waiter that `then` resumes: it answers what the waiter answers."""
+        pending = self.call(call, then=then, saved=saved, cycles=cycles)
+        entry = next(entry for entry in self._continuations.values() if entry.name == waiter.name)
+        return Pending(pending.number, entry.results)
+
+    @staticmethod
+    def resume(
+        waiter: Waiter, outcome: Outcome[Any]
+    ) -> Continued:  # whatever the waiter's continuation takes
+        """Return this from a continuation hinted `-> Continued`: the waiter goes on with this outcome."""
+        return Continued(waiter, outcome)
 
     def notify(self, call: Call[object], *, cycles: int = 0) -> None:
         """Send a call whose outcome nobody waits for."""
@@ -149,6 +174,12 @@ class Context:
         if call.results is None:
             return cast(Outcome[T], read_raw_outcome(reply))
         return cast(Outcome[T], read_outcome(reply, decoder(call.results)))
+
+    def _continuation(self, then: Callable[..., object]) -> ContinuationEntry:
+        entry = self._continuations.get(getattr(then, "__func__", None))
+        if entry is None:
+            raise TypeError("then= is a method of this canister that is decorated with @continuation")
+        return entry
 
     def _forward(self, call: Call[T], saved: object, cycles: int) -> Pending[T]:
         if saved is not NOTHING:

@@ -31,6 +31,7 @@ from cannery.cdk.hints import (
 from cannery.cdk.manifest import HookName
 from cannery.cdk.part import CollectionSpec, InternalHandler, Part
 from cannery.cdk.stable_values import ValueCodec
+from cannery.cdk.waiter import Continued
 
 HOOKS: tuple[HookName, ...] = ("init", "pre_upgrade", "post_upgrade", "health", "inspect_message")
 
@@ -282,7 +283,7 @@ def _continuation_entry(found: _Found) -> ContinuationEntry:
         raise DeclarationError(
             f"{where}: a continuation takes (self, ctx, outcome: Outcome[T]), or saved: S behind"
         )
-    answer, now, later = split_pending(_return_hint(hints, where), where)
+    answer, now, later = _continuation_answer(hints, where)
     outcome = parameters[0].hint
     if outcome is RawOutcome:
         outcome_types = None
@@ -303,6 +304,12 @@ def _continuation_entry(found: _Found) -> ContinuationEntry:
         now=now,
         later=later,
     )
+
+
+def _continuation_answer(hints: dict[str, object], where: str) -> tuple[object, bool, bool]:
+    """Split a continuation's return hint; one that leaves the answer to a waiter has none of its own."""
+    hint = _return_hint(hints, where)
+    return (None, False, False) if hint is Continued else split_pending(hint, where)
 
 
 def _timer_entry(found: _Found) -> TimerEntry:

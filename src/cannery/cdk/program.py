@@ -26,6 +26,7 @@ from cannery.cdk.failure import failure_text
 from cannery.cdk.forward import FORWARD, decode_answerer
 from cannery.cdk.part import NO_ANSWER, SYSTEM_ATTRIBUTE, InternalHandler
 from cannery.cdk.refusal import Refusal
+from cannery.cdk.waiter import Continued
 from cannery.errors import RejectCode, Trap
 from cannery.ports import EntryKind, System
 
@@ -196,9 +197,28 @@ def _continuation_runner(d: Description, entry: ContinuationEntry) -> Runner:
         )
         args = (outcome,) if saved is None else (outcome, saved.read(system.saved, system))
         ctx = Context(system, d.continuation_of, d.timer_of, answerer)
-        answer(system, entry.function(_instance(d.cls, system), ctx, *args))
+        value = entry.function(_instance(d.cls, system), ctx, *args)
+        if type(value) is Continued:
+            _run_waiter(d, system, value)
+        else:
+            answer(system, value)
 
     return _guarded(run)
+
+
+def _run_waiter(d: Description, system: System, continued: Continued) -> None:
+    """Let the waiter's continuation give the answer, after what its component has booked."""
+    waiter = continued.waiter
+    entry = d.continuations.get(waiter.name)
+    if entry is None:
+        system.reject(f"the method {waiter.name!r:.100}, which waits for this answer, is gone")
+        return
+    args: tuple[object, ...] = (continued.outcome,)
+    if entry.saved is not None:
+        args += (entry.saved.read(waiter.saved, system),)
+    ctx = Context(system, d.continuation_of, d.timer_of, (f"c:{entry.name}", entry.results))
+    answer = _answer(entry.name, entry.results, entry.now, entry.later)
+    answer(system, entry.function(_instance(d.cls, system), ctx, *args))
 
 
 def _timer_runner(d: Description, entry: TimerEntry) -> Runner:
