@@ -121,6 +121,14 @@ class CallOutcome:
     error_code: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FleetRelease:
+    """A module as its fleet's registry knows it: the kind of canister, and the version."""
+
+    kind: str
+    version: int
+
+
 class System(Protocol):
     """One activation of a canister, as its program sees it. Principals are raw bytes here.
 
@@ -210,6 +218,30 @@ class System(Protocol):
     def is_operator(self, principal: bytes) -> bool: ...
     @property
     def canister_version(self) -> int: ...
+
+    # the fleet: principals of an index, empty for none
+    @property
+    def caller_fleet(self) -> bytes:
+        """Give the fleet that the calling canister spoke for when it called."""
+        ...
+
+    @property
+    def fleet(self) -> bytes:
+        """Give this canister's own fleet."""
+        ...
+
+    def fleet_role(self, role: str, principal: bytes) -> bool:
+        """Say whether a principal has a role in this canister's fleet."""
+        ...
+
+    def fleet_value(self, name: str) -> str | None: ...
+    def fleet_config_version(self) -> int:
+        """Give the version of the fleet's roles and values; 0 before the first change."""
+        ...
+
+    def fleet_release(self) -> FleetRelease | None:
+        """Give what this canister runs, as its fleet's registry knows it."""
+        ...
 
 
 class Program(Protocol):

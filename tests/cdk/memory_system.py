@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cannery.errors import Reject, RejectCode, Trap
-from cannery.ports import CallOutcome, CallRequest, EntryKind, Program
+from cannery.ports import CallOutcome, CallRequest, EntryKind, FleetRelease, Program
 
 CANISTER = bytes.fromhex("00000000001000000101")
 CALLER = b"\x04"
@@ -48,6 +48,11 @@ class MemoryCanister:
     next_number: int = 1
     controllers: frozenset[bytes] = frozenset()
     operators: frozenset[bytes] = frozenset()
+    fleet: bytes = b""
+    roles: frozenset[tuple[str, bytes]] = frozenset()
+    fleet_values: dict[str, str] = field(default_factory=dict)
+    fleet_config_version: int = 0
+    release: FleetRelease | None = None
     queue_size_max: int = 500
     schema: object = None
 
@@ -74,6 +79,7 @@ class MemorySystem:
     name: str = ""
     arg: bytes = b"DIDL\x00\x00"
     caller: bytes = CALLER
+    caller_fleet: bytes = b""
     outcome: CallOutcome = field(default_factory=CallOutcome)
     saved: bytes = b""
     available: int = 0
@@ -213,6 +219,24 @@ class MemorySystem:
 
     def is_operator(self, principal: bytes) -> bool:
         return principal in self.canister.operators
+
+    # the fleet
+
+    @property
+    def fleet(self) -> bytes:
+        return self.canister.fleet
+
+    def fleet_role(self, role: str, principal: bytes) -> bool:
+        return bool(self.canister.fleet) and (role, principal) in self.canister.roles
+
+    def fleet_value(self, name: str) -> str | None:
+        return self.canister.fleet_values.get(name)
+
+    def fleet_config_version(self) -> int:
+        return self.canister.fleet_config_version
+
+    def fleet_release(self) -> FleetRelease | None:
+        return self.canister.release
 
     # keeping what was done
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cannery.limits import SNAPSHOT_PAGE_SIZE_BYTES
 from cannery.ports import StoreReader
 from cannery.replica import keys, records
+from cannery.replica.fleet_records import FLEET
 from cannery.replica.management.snapshot_store import SNAPSHOT, Part
 from cannery.replica.records import CallMessage, ResponseMessage
 
@@ -14,6 +15,7 @@ def check_laws(reader: StoreReader) -> None:
     check_memory(reader)
     check_counts(reader)
     check_snapshots(reader)
+    check_fleets(reader)
 
 
 def check_cycles(reader: StoreReader) -> None:
@@ -125,3 +127,24 @@ def _count(reader: StoreReader, space: int) -> dict[bytes, int]:
         owner = keys.owner_of(key)
         counts[owner] = counts.get(owner, 0) + 1
     return counts
+
+
+def check_fleets(reader: StoreReader) -> None:
+    """Keys of members and records of canisters say the same; a fleet counts members, holders and values."""
+    found = {
+        keys.owner_of(key): FLEET.decode(data) for key, data in reader.scan(*keys.space_range(keys.FLEETS))
+    }
+    counts = {fleet: {keys.FLEET_MEMBERS: 0, keys.FLEET_ROLES: 0, keys.FLEET_VALUES: 0} for fleet in found}
+    for space in (keys.FLEET_MEMBERS, keys.FLEET_ROLES, keys.FLEET_VALUES):
+        for key, _ in reader.scan(*keys.space_range(space)):
+            counts[keys.owner_of(key)][space] += 1
+    for fleet, record in found.items():
+        assert [record.members, record.holders, record.values] == list(counts[fleet].values())
+        assert reader.get(keys.owned(keys.CANISTERS, fleet)) is not None
+    members = 0
+    for key, data in reader.scan(*keys.space_range(keys.CANISTERS)):
+        canister_id, fleet = keys.owner_of(key), records.CANISTER.decode(data).fleet
+        if fleet in found and fleet != canister_id:
+            members += 1
+            assert reader.get(keys.owned(keys.FLEET_MEMBERS, fleet, canister_id)) is not None
+    assert members == sum(record.members for record in found.values())

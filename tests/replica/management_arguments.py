@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cannery import Principal
+from cannery.replica.management import fleet_types as ft
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
 
@@ -47,6 +48,10 @@ def example_argument(method: str, canister: Principal) -> object:
         "cannery_module_add": b"\x00asm",
         "cannery_name_set": t.NameSetArgs("name", canister),
         "cannery_operator_add": _SOMEBODY,
+        "cannery_fleet_module_put": ft.FleetModuleArgs(_HASH, "user", 1),
+        "cannery_fleet_module_remove": _HASH,
+        "cannery_fleet_configure": ft.FleetConfigureArgs([], [], [ft.FleetValue("open", "yes")]),
+        "cannery_fleet_info": canister,
         "cannery_operator_remove": _SOMEBODY,
     }
     if method in special:
@@ -64,5 +69,7 @@ _WITHOUT = frozenset(
         "cannery_module_list",
         "cannery_name_list",
         "cannery_cycles",
+        "cannery_fleet_found",
+        "cannery_fleet_list",
     }
 )

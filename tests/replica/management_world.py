@@ -60,7 +60,7 @@ from cannery.replica.records import CallMessage, ResponseMessage, decode_message
 from cannery.replica.rounds import RoundOutcome, run_round
 from cannery.replica.state import Answer
 from cannery.testing.store import MemoryStore
-from tests.replica.laws import check_counts, check_memory, check_snapshots
+from tests.replica.laws import check_counts, check_fleets, check_memory, check_snapshots
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_800_000_000 * SECOND_NS
@@ -168,6 +168,7 @@ class World:
         check_memory(self.store)
         check_counts(self.store)
         check_snapshots(self.store)
+        check_fleets(self.store)
         check_modules(self.store)
 
     def wait(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cannery.replica.fleet_records import FLEET, FLEET_MODULE, FleetModule, FleetRecord
 from cannery.replica.management.history import CHANGE, ChangeKind, ChangeRecord, LoadedSnapshot
 from cannery.replica.management.running import STOP_WAITER, StopWaiter
 from cannery.replica.management.snapshot_store import SNAPSHOT, SnapshotRecord
@@ -39,12 +40,17 @@ WAITERS = {
     "stop of a user": StopWaiter(IngressOrigin(bytes(32), b"\x07", 8, b""), 9, 0),
     "stop of a canister": StopWaiter(CallOrigin(b"\x01\x02", 3, b"\x06"), 4, 5),
 }
-
+FLEETS = [
+    ("fleet", FleetRecord(5, 4, 3, 6, 2, 1), FLEET),
+    ("fleet just founded", FleetRecord(5), FLEET),
+    ("fleet module", FleetModule("user", 7), FLEET_MODULE),
+]
 
 ALL = (
     [(name, record, CHANGE) for name, record in CHANGES.items()]
     + [(name, record, STOP_WAITER) for name, record in WAITERS.items()]
     + [(name, record, SNAPSHOT) for name, record in SNAPSHOTS.items()]
+    + FLEETS
 )
 
 

@@ -21,7 +21,7 @@ from cannery.cdk.refusal import Refusal
 from cannery.cdk.stable_values import ValueCodec
 from cannery.cdk.waiter import Continued, Waiter
 from cannery.errors import Reject, Trap
-from cannery.ports import CallOutcome, CallRequest, System
+from cannery.ports import CallOutcome, CallRequest, FleetRelease, System
 from cannery.protocol.principal import Principal
 
 T = TypeVar("T")
@@ -92,6 +92,40 @@ class Context:
     def is_operator(self, principal: Principal) -> bool:
         """Tell whether a principal is an operator of the node."""
         return self._system.is_operator(principal.raw)
+
+    # the fleet
+
+    @property
+    def caller_fleet(self) -> Principal | None:
+        """The fleet that the calling canister spoke for when it called: the principal of its index.
+
+        None where a user called, and where the canister is in no fleet or was not to be trusted with one.
+        """
+        return _principal(self._system.caller_fleet)
+
+    @property
+    def fleet(self) -> Principal | None:
+        """This canister's fleet: the principal of its index; None without one."""
+        return _principal(self._system.fleet)
+
+    def has_role(self, role: str, principal: Principal | None = None) -> bool:
+        """Tell whether a principal (the caller, unless told) has a role in this canister's fleet."""
+        raw = self._system.caller if principal is None else principal.raw
+        return self._system.fleet_role(role, raw)
+
+    def fleet_value(self, name: str) -> str | None:
+        """Return a value of the fleet's configuration, set at the index; None where there is none."""
+        return self._system.fleet_value(name)
+
+    @property
+    def fleet_config_version(self) -> int:
+        """The version of the fleet's roles and values: rises with every change, 0 before the first."""
+        return self._system.fleet_config_version()
+
+    @property
+    def release(self) -> FleetRelease | None:
+        """Kind and version of the module that runs here, as the fleet's registry has it."""
+        return self._system.fleet_release()
 
     # answers
 
@@ -266,6 +300,10 @@ class Context:
     def timer_cancel(self, timer: int) -> bool:
         """Cancel a timer; say whether it was set."""
         return self._system.timer_cancel(timer)
+
+
+def _principal(raw: bytes) -> Principal | None:
+    return Principal(raw) if raw else None
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -167,6 +167,60 @@ class SnapshotArgs:
     snapshot_id: bytes
 
 
+@record
+class FleetModuleArgs:
+    """A module of the node for the registry of the caller's fleet."""
+
+    module_hash: bytes
+    kind: str
+    version: nat64
+
+
+@record
+class FleetRole:
+    """Principals in a role."""
+
+    role: str
+    principals: list[Principal]
+
+
+@record
+class FleetValue:
+    """A named value to set; without a value the name is removed."""
+
+    name: str
+    value: str | None
+
+
+@record
+class FleetConfigureArgs:
+    """Changes to a fleet's configuration: roles that are given, roles that are taken away, values."""
+
+    roles: list[FleetRole]
+    remove_roles: list[FleetRole]
+    values: list[FleetValue]
+
+
+@record
+class FleetConfigureResult:
+    """The configuration's version; `waiting` are the members that do not have it yet: none on one subnet."""
+
+    version: nat64
+    waiting: list[Principal]
+
+
+@record
+class FleetInfo:
+    """A fleet as the node knows it."""
+
+    members: nat64
+    config_version: nat64
+    config_at_ns: nat64
+    modules: list[FleetModuleArgs]
+    roles: list[FleetRole]
+    values: list[FleetValue]
+
+
 class Management(Service):
     """The management canister; `Management()` needs no id."""
 
@@ -221,6 +275,24 @@ class Management(Service):
 
     @method
     def delete_canister_snapshot(self, args: SnapshotArgs) -> None: ...
+
+    @method
+    def cannery_fleet_found(self) -> None:
+        """Become the index of a fleet: canisters that this one makes from now on are its members."""
+
+    @method
+    def cannery_fleet_module_put(self, args: FleetModuleArgs) -> None:
+        """Let members run a module; put it there before the first canister is made with it."""
+
+    @method
+    def cannery_fleet_module_remove(self, module_hash: bytes) -> None: ...
+
+    @method
+    def cannery_fleet_configure(self, args: FleetConfigureArgs) -> FleetConfigureResult:
+        """Change roles and values for all members at once."""
+
+    @method
+    def cannery_fleet_info(self, fleet: Principal) -> FleetInfo: ...
 
     @method
     def raw_rand(self) -> bytes: ...

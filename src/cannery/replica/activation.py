@@ -27,8 +27,8 @@ from cannery.limits import (
     REJECT_TEXT_SIZE_CHARS_MAX,
     STATE_KEY_SIZE_BYTES_MAX,
 )
-from cannery.ports import CallOutcome, CallRequest, EntryKind
-from cannery.replica import keys
+from cannery.ports import CallOutcome, CallRequest, EntryKind, FleetRelease
+from cannery.replica import fleets, keys
 from cannery.replica.cycles import freezing_limit
 from cannery.replica.records import AccountRecord, Callback, CallMessage, encode_record
 from cannery.replica.state import MessageOverlay
@@ -69,6 +69,7 @@ class Activation:
         "arg",
         "bytes_moved",
         "caller",
+        "caller_fleet",
         "calls_made",
         "canister_id",
         "context",
@@ -96,6 +97,7 @@ class Activation:
         caller: bytes,
         *,
         ordinal: int,
+        caller_fleet: bytes = b"",
         waits: bool = False,
         writes: bool = True,
         context: int = 0,
@@ -120,6 +122,7 @@ class Activation:
         self.name = name
         self.arg = arg
         self.caller = caller
+        self.caller_fleet = caller_fleet
         self.canister_id = canister_id
         self.now_ns = overlay.state.time_ns
         self.ordinal = ordinal
@@ -277,10 +280,13 @@ class Activation:
             self.now_ns,
         )
         overlay.put(keys.numbered(keys.CALLBACKS, self.canister_id, number), encode_record(callback))
+        state = overlay.state
+        own = state.view.canister(self.canister_id)
+        stamp = fleets.stamp_in_round(state, self.canister_id) if own is not None and own.fleet else b""
         overlay.send(
             request.callee,
             self.canister_id,
-            CallMessage(self.canister_id, number, request.method, request.arg, request.cycles),
+            CallMessage(self.canister_id, number, request.method, request.arg, request.cycles, stamp),
         )
         if self._calls is None:
             self._calls = {}
@@ -369,6 +375,34 @@ class Activation:
     def is_operator(self, principal: bytes) -> bool:
         """Say whether a principal is one of the node's operators."""
         return self._overlay.is_operator(principal)
+
+    # the fleet
+
+    @property
+    def fleet(self) -> bytes:
+        """Give this canister's fleet."""
+        self.touched += 1
+        return fleets.present_fleet(self._get, self._overlay.canister(self.canister_id))
+
+    def fleet_role(self, role: str, principal: bytes) -> bool:
+        """Say whether a principal has a role in the fleet."""
+        self.touched += 1
+        return fleets.has_role(self._get, self._overlay.canister(self.canister_id), role, principal)
+
+    def fleet_value(self, name: str) -> str | None:
+        """Give a value of the fleet's configuration."""
+        self.touched += 1
+        return fleets.value_of(self._get, self._overlay.canister(self.canister_id), name)
+
+    def fleet_config_version(self) -> int:
+        """Give the version of the fleet's configuration."""
+        self.touched += 1
+        return fleets.config_version_of(self._get, self._overlay.canister(self.canister_id))
+
+    def fleet_release(self) -> FleetRelease | None:
+        """Give kind and version of the running module."""
+        self.touched += 1
+        return fleets.release_of(self._get, self._overlay.canister(self.canister_id))
 
     # within
 

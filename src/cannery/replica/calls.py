@@ -191,6 +191,11 @@ def origin_sender(context: CallContext, canister_id: bytes) -> bytes:
     return canister_id
 
 
+def origin_fleet(origin: Origin) -> bytes:
+    """Give the fleet that whoever waits spoke for when it called; empty for none."""
+    return origin.fleet if isinstance(origin, CallOrigin) else b""
+
+
 # --- callbacks ---------------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,7 @@ def run_turn(state: RoundState, receiver: bytes, message: Message) -> None:
         else:
             _run_call(state, receiver, origin, message.sender, message.method, message.arg, 0)
     else:
-        call_origin = CallOrigin(message.caller, message.callback)
+        call_origin = CallOrigin(message.caller, message.callback, message.fleet)
         _run_call(state, receiver, call_origin, message.caller, message.method, message.arg, message.cycles)
     canister = state.view.canister(receiver)
     if canister is not None and canister.status is CanisterStatus.STOPPING:
@@ -139,6 +139,7 @@ def _run_method(
         arg,
         caller,
         ordinal=state.runner.ordinal + 1,
+        caller_fleet=calls.origin_fleet(origin),
         waits=True,
         writes=kind is EntryKind.UPDATE,
         cycles_attached=cycles,
@@ -235,6 +236,7 @@ def _run_continuation(
         b"",
         calls.origin_sender(context, canister_id),
         ordinal=state.runner.ordinal + 1,
+        caller_fleet=calls.origin_fleet(context.origin),
         waits=not context.answered and context.answering_call in (0, resumed.number),
         context=resumed.callback.context,
         cycles_attached=context.cycles_available,

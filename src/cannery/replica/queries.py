@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cannery.errors import Reject, RejectCode, Trap
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
+from cannery.replica.fleets import stamp_of
 from cannery.replica.ingress import check_argument
 from cannery.replica.management.dispatch import query_management
 from cannery.replica.overlay import CachedReader
@@ -79,7 +80,7 @@ class _QueryRun:
     def answer(self, query: Query) -> bytes:
         if query.canister_id == MANAGEMENT_ID:
             return self._answer_management(query.sender, query.method, query.arg, from_canister=False)
-        return self._run(query.sender, query.canister_id, query.method, query.arg)
+        return self._run(query.sender, b"", query.canister_id, query.method, query.arg)
 
     def query_other(self, caller: bytes, callee: bytes, method: str, arg: bytes) -> bytes:
         """Run a query of a composite query. Raises `Reject`."""
@@ -95,7 +96,7 @@ class _QueryRun:
         try:
             if callee == MANAGEMENT_ID:
                 return self._answer_management(caller, method, arg, from_canister=True)
-            return self._run(caller, callee, method, arg)
+            return self._run(caller, stamp_of(self._view, caller), callee, method, arg)
         finally:
             self._depth -= 1
 
@@ -105,7 +106,7 @@ class _QueryRun:
         except Trap as trap:
             raise Reject(RejectCode.CANISTER_ERROR, str(trap), "IC0503") from trap
 
-    def _run(self, caller: bytes, canister_id: bytes, method: str, arg: bytes) -> bytes:
+    def _run(self, caller: bytes, caller_fleet: bytes, canister_id: bytes, method: str, arg: bytes) -> bytes:
         view = self._view
         canister = require_canister(view, canister_id)
         require_running(canister_id, canister)
@@ -120,6 +121,7 @@ class _QueryRun:
             arg,
             caller,
             self._now_ns,
+            caller_fleet=caller_fleet,
             certify=self._certify,
             query_other=self.query_other,
         )

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 from cannery.errors import RejectCode, Trap
 from cannery.limits import REJECT_TEXT_SIZE_CHARS_MAX
-from cannery.ports import CallOutcome, CallRequest, EntryKind
-from cannery.replica import keys
+from cannery.ports import CallOutcome, CallRequest, EntryKind, FleetRelease
+from cannery.replica import fleets, keys
 from cannery.replica.view import StateView
 
 Certify = Callable[[bytes, bytes], bytes]
@@ -35,6 +35,7 @@ class ReadActivation:
         "accepted",
         "arg",
         "caller",
+        "caller_fleet",
         "canister_id",
         "kind",
         "name",
@@ -53,6 +54,7 @@ class ReadActivation:
         caller: bytes,
         now_ns: int,
         *,
+        caller_fleet: bytes = b"",
         certify: Certify | None = None,
         query_other: QueryOther | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class ReadActivation:
         self.name = name
         self.arg = arg
         self.caller = caller
+        self.caller_fleet = caller_fleet
         self.canister_id = canister_id
         self.now_ns = now_ns
         self.accepted = False
@@ -215,6 +218,29 @@ class ReadActivation:
     def is_operator(self, principal: bytes) -> bool:
         """Say whether a principal is one of the node's operators."""
         return self._view.is_operator(principal)
+
+    # the fleet
+
+    @property
+    def fleet(self) -> bytes:
+        """Give this canister's fleet."""
+        return fleets.present_fleet(self._get, self._view.canister(self.canister_id))
+
+    def fleet_role(self, role: str, principal: bytes) -> bool:
+        """Say whether a principal has a role in the fleet."""
+        return fleets.has_role(self._get, self._view.canister(self.canister_id), role, principal)
+
+    def fleet_value(self, name: str) -> str | None:
+        """Give a value of the fleet's configuration."""
+        return fleets.value_of(self._get, self._view.canister(self.canister_id), name)
+
+    def fleet_config_version(self) -> int:
+        """Give the version of the fleet's configuration."""
+        return fleets.config_version_of(self._get, self._view.canister(self.canister_id))
+
+    def fleet_release(self) -> FleetRelease | None:
+        """Give kind and version of the running module."""
+        return fleets.release_of(self._get, self._view.canister(self.canister_id))
 
     def _check_unanswered(self, act: str) -> None:
         if self.kind is EntryKind.INSPECT:

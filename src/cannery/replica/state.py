@@ -92,6 +92,7 @@ class RoundState:
         "runner",
         "scheduler",
         "settling",
+        "stamps",
         "stream_heads",
         "subnet",
         "time_ns",
@@ -110,6 +111,7 @@ class RoundState:
         self.subnet = self.view.subnet()
         self.changed_accounts: dict[bytes, None] = {}
         self.settling: dict[bytes, None] = {}
+        self.stamps: dict[bytes, bytes] = {}
         self.answers: list[Answer] = []
         self.accepted: dict[bytes, Ingress] = {}
         self.stream_heads: dict[int, StreamHead] = {}
@@ -168,6 +170,7 @@ class MessageOverlay:
     __slots__ = (
         "_accounts",
         "_canisters",
+        "_ends_stamps",
         "_subnet",
         "answers",
         "delete_range",
@@ -189,6 +192,7 @@ class MessageOverlay:
         self._accounts: dict[bytes, AccountRecord | None] = {}
         self._canisters: dict[bytes, CanisterRecord | None] = {}
         self._subnet: SubnetRecord | None = None
+        self._ends_stamps = False
         self.outbox: list[Sent] = []
         self.answers: list[tuple[IngressOrigin, Outcome]] = []
 
@@ -223,6 +227,11 @@ class MessageOverlay:
         if self._subnet is None:
             self._subnet = copy(self.state.subnet)
         return self._subnet
+
+    def put_trust(self, key: bytes, value: bytes | None) -> None:
+        """Set a key that stamps of fleets hang on: an operator's, a module's in a fleet's registry."""
+        self.put(key, value)
+        self._ends_stamps = True
 
     # reads of what never changes under its name
 
@@ -298,5 +307,7 @@ class MessageOverlay:
                 keys.owned(keys.CANISTERS, canister_id),
                 None if record is None else records.encode_record(record),
             )
+        if self._canisters or self._ends_stamps:
+            state.stamps.clear()
         if self._subnet is not None:
             state.subnet = self._subnet

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cannery.errors import Reject, RejectCode
 from cannery.limits import CANISTERS_PER_SUBNET_COUNT_MAX, PROVISIONAL_CYCLES_DEFAULT
 from cannery.protocol.principal import Principal
-from cannery.replica import cycles, keys
+from cannery.replica import cycles, fleets, keys
 from cannery.replica.management.access import (
     canister_exists,
     controllers,
@@ -69,6 +69,7 @@ def create(
     message.put_canister(canister_id, CanisterRecord(holders, change.caller, now_ns, settings=wanted))
     message.put_account(canister_id, AccountRecord(charged_ns=now_ns, active_ns=now_ns))
     subnet.canister_count += 1
+    fleets.join_creator(message, canister_id)
     record_change(
         change,
         canister_id,
@@ -189,6 +190,7 @@ def _update_settings(change: Change, args: UpdateSettingsArgs) -> None:
     else:
         holders = plan_controllers(args.settings.controllers)
         message.put_canister(canister_id, replace(changed, controllers=holders))
+        fleets.leave_with_controllers(message, canister_id)
         record_change(
             change, canister_id, ChangeKind.CONTROLLERS, args.sender_canister_version, controllers=holders
         )
@@ -213,6 +215,7 @@ def _delete(change: Change, args: CanisterIdRecord) -> None:
     cycles.burn(message, canister_id, account.cycles)
     message.delete_range(*keys.owned_range(keys.HISTORY, canister_id))
     forget_names(message, canister_id)
+    fleets.leave(message, canister_id)
     message.put_canister(canister_id, None)
     message.put_account(canister_id, None)
     message.subnet().canister_count -= 1

@@ -15,6 +15,7 @@ from cannery.replica.management import (
     chunks,
     creation,
     empty,
+    fleets,
     install,
     modules,
     names,
@@ -62,6 +63,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             modules,
             names,
             operators,
+            fleets,
         )
         for method in group.METHODS
     }

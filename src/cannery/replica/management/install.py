@@ -18,7 +18,7 @@ from cannery.errors import Reject, RejectCode
 from cannery.limits import CHUNKS_PER_MODULE_COUNT_MAX
 from cannery.ports import EntryKind
 from cannery.protocol.principal import Principal
-from cannery.replica import cycles, keys
+from cannery.replica import cycles, fleets, keys
 from cannery.replica.calls import list_callbacks
 from cannery.replica.hooks import run_hook
 from cannery.replica.management.access import check_controller, controllers, creators
@@ -128,6 +128,7 @@ def _change_module(change: Change, canister_id: bytes, module_hash: bytes, schem
         hold_module(message, module_hash)
     changed = replace(canister, module_hash=module_hash, schema_id=schema, installed_ns=change.request.now_ns)
     message.put_canister(canister_id, changed)
+    fleets.leave_with_module(message, canister_id)
     change.account(canister_id).version += 1
 
 

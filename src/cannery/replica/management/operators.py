@@ -36,7 +36,7 @@ def _add(change: Change, principal: Principal) -> None:
         raise Reject(
             RejectCode.CANISTER_REJECT, f"A node has at most {OPERATOR_COUNT_MAX} operators", "IC0406"
         )
-    change.message.put(keys.hashed(keys.OPERATORS, principal.raw), b"")
+    change.message.put_trust(keys.hashed(keys.OPERATORS, principal.raw), b"")
 
 
 def _remove(change: Change, principal: Principal) -> None:
@@ -47,7 +47,7 @@ def _remove(change: Change, principal: Principal) -> None:
         raise Reject(
             RejectCode.CANISTER_REJECT, f"{principal} is the last operator: add another one first", "IC0406"
         )
-    change.message.put(keys.hashed(keys.OPERATORS, principal.raw), None)
+    change.message.put_trust(keys.hashed(keys.OPERATORS, principal.raw), None)
 
 
 def _list(request: Request, _args: None) -> list[Principal]:

@@ -17,7 +17,7 @@ from cannery.cdk.schema import decode_schema, encode_schema
 from cannery.errors import Reject, RejectCode
 from cannery.limits import SNAPSHOT_CHECK_CPU_NS_MAX
 from cannery.ports import EntryKind, System
-from cannery.replica import cycles, keys
+from cannery.replica import cycles, fleets, keys
 from cannery.replica.activation import Activation
 from cannery.replica.block import message_identity
 from cannery.replica.calls import abandon_calls
@@ -130,6 +130,7 @@ def _put_code(change: Change, target: bytes, head: ArchiveHead) -> None:
         canister, module_hash=head.module_hash, schema_id=schema, installed_ns=change.request.now_ns
     )
     message.put_canister(target, changed)
+    fleets.leave_with_module(message, target)
     change.account(target).version += 1
 
 
