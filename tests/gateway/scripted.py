@@ -18,6 +18,7 @@ from cannery.node.handover import (
     Values,
 )
 from cannery.node.subnet_port import SettledAnswer, SettledRound, Submission
+from cannery.node.vitals import Vitals
 from cannery.protocol.representation import encode_leb128
 
 # vec record { name : text; canister_id : principal } with nothing in it.
@@ -37,6 +38,7 @@ class Script:
     denied: dict[tuple[bytes, ...], str] = field(default_factory=dict)
     names_reply: bytes = NO_NAMES
     silent: bool = False
+    vitals: Vitals = field(default_factory=lambda: Vitals(7, 1, 2, 10**9, 0, 0, 0, 0, 3, 5, 2))
     args: list[bytes] = field(default_factory=list)
     round_count: int = 0
     waiting: list[Callable[[], None]] = field(default_factory=list)
@@ -119,7 +121,12 @@ class ScriptedSubnet:
         return Values(0, self.script.time_ns, tuple(values))
 
     async def measure(self) -> str:
-        return "cannery_rounds_total 1\n"
+        return "# TYPE cannery_rounds_total counter\ncannery_rounds_total 1\n"
+
+    async def examine(self) -> Vitals:
+        if self.script.silent:
+            await asyncio.get_running_loop().create_future()
+        return self.script.vitals
 
     async def close(self) -> None:
         return None

@@ -139,12 +139,13 @@ RECORDS: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
         RequestStatus(USER, ID, RequestState.REJECTED, b"", 5, "text", "IC0503", 17),
         records.REQUEST,
     ),
-    "log": (LogEntry(17, b"line"), records.LOG),
+    "log": (LogEntry(17, b"line", True), records.LOG),
     "stream_head": (StreamHead(1, 2, 3), records.STREAM_HEAD),
     "stream_entry": (StreamEntry(ID, b"", CallMessage(ID, 1, "m", b"arg", 2, USER)), records.STREAM_ENTRY),
     "schema": (SchemaRecord({"entries": b"\x01"}, b"opaque"), records.SCHEMA),
 }
 OLDER: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
+    "log_before_traps": (LogEntry(17, b"line"), records.LOG),
     "account_before_snapshots": (
         AccountRecord(*range(1, 20), lanes=(0, 1, 0, 0, 2, 5, 0, 0)),
         records.ACCOUNT,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cannery.cli.options import DEFAULT_URL, CandidOption, JsonOption, NodeOption, OperatorOption
-from cannery.cli.output import emit, format_time, note
+from cannery.cli.output import emit, note
 
 if TYPE_CHECKING:
     from cannery.protocol.principal import Principal
@@ -34,10 +34,11 @@ class Mode(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Hang these commands into the tree."""
-    from cannery.cli import canister_settings, canister_snapshots
+    from cannery.cli import canister_settings, canister_snapshots, canister_watch
 
     canister_settings.add_to(canister)
     canister_snapshots.add_to(canister)
+    canister_watch.add_to(canister)
     app.add_typer(canister)
 
 
@@ -142,27 +143,6 @@ def call(
     with open_session(node, caller_identity(identity), f"calling {method}") as session:
         shown, values = call_method(session, session.canister(canister_id), method, text, as_query=query)
     emit(values, as_json, shown.splitlines())
-
-
-@canister.command(epilog="Example: cannery canister logs book")
-def logs(
-    canister_id: IdArgument,
-    identity: OperatorOption = None,
-    node: NodeOption = DEFAULT_URL,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the log of a canister, oldest first."""
-    from cannery.cli.management import Management
-    from cannery.cli.session import caller_identity, open_session
-
-    with open_session(node, caller_identity(identity), "reading the log") as session:
-        records = Management(session.agent).logs(session.canister(canister_id))
-    entries = [(record.timestamp_nanos, record.content.decode("utf-8", "replace")) for record in records]
-    emit(
-        [{"time_ns": time_ns, "text": text} for time_ns, text in entries],
-        as_json,
-        [f"{format_time(time_ns)}  {text}" for time_ns, text in entries],
-    )
 
 
 @canister.command(epilog="Example: cannery canister start book")

@@ -11,6 +11,7 @@ from cannery.client.agent import Agent
 from cannery.protocol.principal import MANAGEMENT, Principal
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as mt
+from cannery.replica.management.watch_types import CanisterMetricsReport
 
 
 class Management:
@@ -63,13 +64,20 @@ class Management:
         args = mt.UpdateSettingsArgs(canister_id=canister_id, settings=settings)
         self._canister.call_for_effect("update_settings", (args,), effective=canister_id)
 
-    def logs(self, canister_id: Principal) -> list[mt.LogRecord]:
-        """Read the canister's log."""
-        args = mt.FetchLogsArgs(canister_id=canister_id)
+    def logs(self, canister_id: Principal, wanted: mt.LogFilter | None = None) -> list[mt.LogRecord]:
+        """Read the canister's log, all of it or a part."""
+        args = mt.FetchLogsArgs(canister_id=canister_id, filter=wanted)
         found = self._canister.query(
             "fetch_canister_logs", mt.FetchLogsResult, (args,), effective=canister_id
         )
         return found.canister_log_records
+
+    def canister_metrics(self, canister_id: Principal) -> CanisterMetricsReport:
+        """Read what a canister uses and how it answers."""
+        args = mt.CanisterIdRecord(canister_id=canister_id)
+        return self._canister.query(
+            "cannery_canister_metrics", CanisterMetricsReport, (args,), effective=canister_id
+        )
 
     def top_up(self, canister_id: Principal, amount: int) -> None:
         """Mint cycles for a canister; operators only."""

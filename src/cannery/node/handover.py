@@ -18,6 +18,7 @@ import msgspec
 
 from cannery.errors import DecodeError
 from cannery.limits import FRAME_SIZE_BYTES_MAX, FRAME_TARGET_SIZE_BYTES
+from cannery.node.vitals import Vitals
 
 
 class FrameError(DecodeError):
@@ -111,6 +112,12 @@ class Measure(msgspec.Struct, frozen=True, array_like=True, tag=4):
     id: int
 
 
+class Examine(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Say how the subnet is. Answered by `Examined`."""
+
+    id: int
+
+
 # --- subnet to gateway --------------------------------------------------------------------------------------
 
 
@@ -163,8 +170,15 @@ class Measured(msgspec.Struct, frozen=True, array_like=True, tag=16):
     text: str
 
 
-ToSubnet = Submit | Ask | Read | Measure
-ToGateway = Accepted | Settled | Refused | QueryDone | Values | Measured
+class Examined(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """How the subnet is."""
+
+    id: int
+    vitals: Vitals
+
+
+ToSubnet = Submit | Ask | Read | Measure | Examine
+ToGateway = Accepted | Settled | Refused | QueryDone | Values | Measured | Examined
 
 _HEADER_SIZE: Final = 4
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -11,6 +11,7 @@ from cannery.node.handover import IngressMessage, QueryDone, QueryMessage, Refus
 from cannery.node.service import Durable, Known, Refusing, Subnet, Waiting
 from cannery.node.settling import Submissions
 from cannery.node.subnet_port import Submission
+from cannery.node.vitals import Vitals
 
 
 class LocalSubnet:
@@ -62,7 +63,10 @@ class LocalSubnet:
         return read_values(self._driver.subnet, 0, read)
 
     async def measure(self) -> str:
-        return self._driver.subnet.metrics.render()
+        return self._driver.subnet.measure()
+
+    async def examine(self) -> Vitals:
+        return self._driver.subnet.vitals()
 
     async def close(self) -> None:
         await self._driver.stop()

@@ -10,6 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+from cannery.node.vitals import Vitals
+
 SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 COUNT_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
@@ -121,12 +123,26 @@ class SubnetMetrics:
         self.calls = Counter("cannery_calls_total", "Calls between canisters.")
         self.timers = Counter("cannery_timers_total", "Timers fired.")
         self.traps = Counter("cannery_traps_total", "Messages that trapped.")
+        self.rejects = Counter("cannery_rejects_total", "Messages that ended in a reject.")
         self.verdicts = Counter("cannery_verdicts_total", "Messages stopped by clock or memory.")
         self.store_failures = Counter("cannery_store_failures_total", "Failed writes and syncs.")
         self.round_seconds = Histogram("cannery_round_seconds", "Execution of a round.", SECONDS_BUCKETS)
         self.sync_seconds = Histogram("cannery_sync_seconds", "Syncs of the store.", SECONDS_BUCKETS)
         self.round_inputs = Histogram("cannery_round_ingress", "Update calls in a block.", COUNT_BUCKETS)
-        self.block_number = Gauge("cannery_block_number", "Number of the last executed block.")
+        self.block_number = Gauge("cannery_block_number", "Number of the last durable block.")
+        self.waiting = Gauge("cannery_waiting_updates", "Update calls that wait for a block.")
+        self.under_way = Gauge("cannery_under_way_updates", "Update calls in a block, without an answer yet.")
+        self.busy = Gauge("cannery_busy_canisters", "Canisters whose messages wait for a round.")
+        self.latency_canisters = Gauge("cannery_latency_canisters", "Canisters whose latency is known.")
+        self.canisters = Gauge("cannery_canisters", "Canisters.")
+        self.minted = Gauge("cannery_cycles_minted", "Cycles that were ever made.")
+        self.burned = Gauge("cannery_cycles_burned", "Cycles that were ever used up.")
+        self.held = Gauge("cannery_cycles_held", "Cycles that canisters and messages hold.")
+        self.is_refusing = Gauge("cannery_refusing_updates", "1 while no updates are taken.")
+        self.uptime = Gauge("cannery_uptime_seconds", "Since the subnet's process started.")
+        self.memory = Gauge("cannery_process_memory_bytes", "Memory of the subnet's process.")
+        self.store_bytes = Gauge("cannery_store_bytes", "Size of the store on the disk.")
+        self.free_bytes = Gauge("cannery_disk_free_bytes", "Free space where the store stands.")
 
     def note_round(self, events: RoundCounts, inputs: int, duration_ns: int) -> None:
         """Count a round."""
@@ -136,9 +152,27 @@ class SubnetMetrics:
         self.calls.add(events.calls)
         self.timers.add(events.timers)
         self.traps.add(events.traps)
+        self.rejects.add(events.rejects)
         self.verdicts.add(events.verdicts)
         self.round_seconds.observe(duration_ns / 1e9)
         self.round_inputs.observe(inputs)
+
+    def note_vitals(self, vitals: Vitals) -> None:
+        """Take in how the subnet is now."""
+        self.block_number.set(vitals.block_number)
+        self.waiting.set(vitals.waiting)
+        self.under_way.set(vitals.under_way)
+        self.busy.set(vitals.busy_count)
+        self.canisters.set(vitals.canister_count)
+        self.minted.set(vitals.minted)
+        self.burned.set(vitals.burned)
+        self.held.set(vitals.minted - vitals.burned)
+        self.is_refusing.set(int(vitals.refusing is not None))
+        self.uptime.set(vitals.uptime_ns / 1e9)
+        if vitals.machine is not None:
+            self.memory.set(vitals.machine.memory_bytes)
+            self.store_bytes.set(vitals.machine.store_bytes)
+            self.free_bytes.set(vitals.machine.free_bytes)
 
     def render(self) -> str:
         """Give Prometheus' text."""

@@ -23,18 +23,20 @@ from cannery.limits import (
     UNDER_WAY_COUNT_MAX,
     UNDER_WAY_NS_MAX,
 )
+from cannery.protocol.representation import encode_leb128
 from cannery.replica.block import Ingress
 
 
 @dataclass(slots=True)
 class Pending:
     """One request and everybody who waits for it. Tickets are the shell's own; equal tickets are kept
-    apart.
+    apart. `submitted_ns` is None where an earlier process took the request.
     """
 
     ingress: Ingress
     tickets: list[object]
     is_accepted: bool = False
+    submitted_ns: int | None = None
 
 
 @dataclass(slots=True)
@@ -77,9 +79,9 @@ class IngressPool:
         if is_full:
             raise Reject(RejectCode.SYS_TRANSIENT, "the node is busy: try again in a moment", "CNRY0201")
 
-    def add(self, ingress: Ingress, ticket: object) -> None:
+    def add(self, ingress: Ingress, ticket: object, submitted_ns: int | None = None) -> None:
         """Put a request into the pool."""
-        self._waiting[ingress.request_id] = Pending(ingress, [ticket])
+        self._waiting[ingress.request_id] = Pending(ingress, [ticket], submitted_ns=submitted_ns)
         self._size_bytes += len(ingress.arg)
 
     def wait_for(self, ingress: Ingress, ticket: object) -> None:
@@ -123,10 +125,9 @@ class IngressPool:
         pending.is_accepted = True
         return list(pending.tickets)
 
-    def settle(self, request_id: bytes) -> list[object]:
-        """Forget a request that has its durable answer; give the tickets to tell."""
-        pending = self._under_way.pop(request_id, None)
-        return pending.tickets if pending is not None else []
+    def settle(self, request_id: bytes) -> Pending | None:
+        """Forget a request that has its durable answer; give it, to tell its tickets."""
+        return self._under_way.pop(request_id, None)
 
     def forget_old(self, now_ns: int) -> None:
         """Drop requests under way whose status is long pruned: nobody can ask for them any more."""
@@ -151,6 +152,17 @@ class Refusal:
     code: int
     text: str
     error_code: str | None
+
+    def leaf(self, name: bytes) -> bytes | None:
+        """Give a field of the request's status as the state tree has it."""
+        error_code = self.error_code
+        leaves = {
+            b"status": b"rejected",
+            b"reject_code": encode_leb128(self.code),
+            b"reject_message": self.text.encode(),
+            b"error_code": error_code.encode() if error_code is not None else None,
+        }
+        return leaves.get(name)
 
 
 class Refusals:

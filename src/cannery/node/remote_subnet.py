@@ -17,6 +17,8 @@ from cannery.node.handover import (
     Accepted,
     Answered,
     Ask,
+    Examine,
+    Examined,
     FrameError,
     FrameSplitter,
     IngressMessage,
@@ -37,10 +39,11 @@ from cannery.node.handover import (
 )
 from cannery.node.settling import CLOSED, Submissions
 from cannery.node.subnet_port import Submission
+from cannery.node.vitals import Vitals
 
 _BUSY: Final = "the node is busy: try again in a moment"
 
-R = TypeVar("R", QueryDone, Values, Measured)
+R = TypeVar("R", QueryDone, Values, Measured, Examined)
 
 
 class SubnetUnreachableError(CanneryError):
@@ -97,6 +100,10 @@ class RemoteSubnet:
     async def measure(self) -> str:
         id = self._next_id()
         return (await self._request(id, Measure(id), Measured)).text
+
+    async def examine(self) -> Vitals:
+        id = self._next_id()
+        return (await self._request(id, Examine(id), Examined)).vitals
 
     async def close(self) -> None:
         self._is_closed = True
@@ -190,6 +197,8 @@ class RemoteSubnet:
 def _closed_answer(id: int, message: ToSubnet) -> ToGateway:
     if isinstance(message, Ask):
         return QueryDone(id, 0, Answered(b"", int(RejectCode.SYS_TRANSIENT), CLOSED))
+    if isinstance(message, Examine):
+        return Examined(id, Vitals(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, CLOSED))
     return Values(id, 0, (), CLOSED) if isinstance(message, Read) else Measured(id, "")
 
 

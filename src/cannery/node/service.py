@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -25,10 +26,12 @@ from cannery.limits import (
     DISK_RESERVE_BYTES,
     UNSYNCED_ROUND_COUNT_MAX,
 )
-from cannery.node.metrics import SubnetMetrics
+from cannery.node.canister_metrics import fill_latency
+from cannery.node.latency import Latencies
+from cannery.node.metrics import SubnetMetrics, render_metrics
 from cannery.node.pool import IngressPool, Refusals
+from cannery.node.vitals import Machine, Vitals
 from cannery.ports import Clock, Entropy, Programs, Store, StoreSnapshot, Watch
-from cannery.protocol.representation import encode_leb128
 from cannery.replica import view
 from cannery.replica.block import (
     GENESIS_HASH,
@@ -40,10 +43,11 @@ from cannery.replica.block import (
     decode_config,
 )
 from cannery.replica.ingress import Admitted, Duplicate, admit
-from cannery.replica.keys import CONFIG_KEY, HEAD_KEY, request_key
+from cannery.replica.keys import CONFIG_KEY, HEAD_KEY
 from cannery.replica.queries import Query, QueryResult, run_query
 from cannery.replica.reading import read_path
-from cannery.replica.records import HEAD, REQUEST, HeadRecord, RequestState, RequestStatus
+from cannery.replica.records import HEAD, HeadRecord, SubnetRecord
+from cannery.replica.request_status import answer_of, find_status
 from cannery.replica.rounds import RoundOutcome, run_round
 from cannery.replica.state import Answer
 
@@ -71,6 +75,7 @@ class Doors:
     certify: Callable[[bytes, bytes], bytes] | None = None
     free_bytes: Callable[[], int] | None = None
     durable_mark: DurableMark | None = None
+    machine: Callable[[], Machine] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,9 @@ class Subnet:
         self._syncing = False
         self._failure: StoreError | None = None
         self.metrics = SubnetMetrics()
+        self.latencies = Latencies()
+        self._counts = SubnetRecord()
+        self._started_ns = doors.clock.now_ns()
         self._open()
 
     # --- what there is to do
@@ -246,13 +254,13 @@ class Subnet:
     def _admit(self, ingress: Ingress, ticket: object) -> Submitted:
         if self._is_condemned(ingress.request_id):
             # Not even its inspect_message runs again: the block rejects it (`Block.poisoned`).
-            self._pool.add(ingress, ticket)
+            self._pool.add(ingress, ticket, self._doors.clock.now_ns())
             return Waiting(is_accepted=False)
         doors = self._doors
         admission = admit(self._durable, ingress, doors.programs, doors.watch, self.time_ns, self._known)
         if isinstance(admission, Admitted):
             self._check_clock(ingress)
-            self._pool.add(ingress, ticket)
+            self._pool.add(ingress, ticket, self._doors.clock.now_ns())
             self._refusals.forget(ingress.request_id)
             return Waiting(is_accepted=False)
         if isinstance(admission, Duplicate):
@@ -358,7 +366,7 @@ class Subnet:
             if answer is None:
                 accepted += self._pool.accept(request_id)
             else:
-                settled += [(ticket, answer) for ticket in self._pool.settle(request_id)]
+                self._settle(answer, settled)
         self._recognized.clear()
 
     def _publish(self, executed: Executed) -> None:
@@ -377,7 +385,7 @@ class Subnet:
             accepted += pool.accept(request_id)
         for answer in outcome.answers:
             told.add(answer.request_id)
-            settled += [(ticket, answer) for ticket in pool.settle(answer.request_id)]
+            self._settle(answer, settled)
         for ingress in executed.inputs:
             if ingress.request_id in told:
                 continue
@@ -385,11 +393,20 @@ class Subnet:
             if known is None:
                 accepted += pool.accept(ingress.request_id)
             else:
-                settled += [(ticket, known) for ticket in pool.settle(ingress.request_id)]
+                self._settle(known, settled)
+
+    def _settle(self, answer: Answer, settled: list[tuple[object, Answer]]) -> None:
+        """Add the tickets that wait for a durable answer to the list, and note how long it took."""
+        pending = self._pool.settle(answer.request_id)
+        if pending is not None:
+            settled += [(ticket, answer) for ticket in pending.tickets]
+            if pending.submitted_ns is not None:
+                took_ns = self._doors.clock.now_ns() - pending.submitted_ns
+                self.latencies.observe(pending.ingress.canister_id, took_ns)
 
     def _known_answer(self, ingress: Ingress) -> Answer | None:
-        record = self._durable.get(request_key(ingress.expiry_ns, ingress.request_id))
-        return answer_of(ingress.request_id, REQUEST.decode(record)) if record is not None else None
+        status = find_status(self._durable, ingress.expiry_ns, ingress.request_id)
+        return answer_of(ingress.request_id, status) if status is not None else None
 
     # --- queries and reads
 
@@ -400,9 +417,10 @@ class Subnet:
         if self._is_condemned(query.request_id):
             text = "this query brought the node's process down by its time or memory: it is not run again"
             return QueryResult(b"", Reject(RejectCode.CANISTER_ERROR, text, "CNRY0203"))
-        return run_query(
+        result = run_query(
             self._durable, query, self.time_ns, doors.programs, doors.watch, doors.certify, self._known
         )
+        return fill_latency(query, result, self.latencies)
 
     def _is_condemned(self, identity: bytes) -> bool:
         """Say whether this request brought an earlier process down, not long ago."""
@@ -429,14 +447,40 @@ class Subnet:
         refusal = self._refusals.find(path[1], sender) if len(path) == 3 else None
         if refusal is None:
             return None
-        error_code = refusal.error_code
-        leaves = {
-            b"status": b"rejected",
-            b"reject_code": encode_leb128(refusal.code),
-            b"reject_message": refusal.text.encode(),
-            b"error_code": error_code.encode() if error_code is not None else None,
-        }
-        return leaves.get(path[2])
+        return refusal.leaf(path[2])
+
+    # --- how it is
+
+    def vitals(self) -> Vitals:
+        """Tell how this subnet is; the state's part is that of the last durable round."""
+        # A store that fails is told of, with the counts that were read last.
+        with suppress(StoreError):
+            self._counts = view.StateView(self._durable, self._doors.programs).subnet()
+        subnet, refusing = self._counts, None
+        try:
+            self._check_store()
+        except Reject as reject:
+            refusing = reject.message
+        return Vitals(
+            block_number=self._durable_head.number,
+            block_time_ns=self._durable_head.time_ns,
+            time_ns=self.time_ns,
+            uptime_ns=max(0, self._doors.clock.now_ns() - self._started_ns),
+            waiting=len(self._pool),
+            under_way=self._pool.under_way_count,
+            unsynced_rounds=len(self._unsynced),
+            busy_count=subnet.ring_next - subnet.ring_first,
+            canister_count=subnet.canister_count,
+            minted=subnet.minted,
+            burned=subnet.burned,
+            refusing=refusing,
+            machine=self._doors.machine() if self._doors.machine is not None else None,
+        )
+
+    def measure(self) -> str:
+        """Give the metrics in Prometheus' text format."""
+        self.metrics.note_vitals(self.vitals())
+        return self.metrics.render() + render_metrics([self.latencies.total])
 
     # --- failure and recovery
 
@@ -528,10 +572,10 @@ class Subnet:
         too late.
         """
         for ingress in tuple(self._pool.waiting()):
-            record = self._durable.get(request_key(ingress.expiry_ns, ingress.request_id))
-            if record is not None:
+            status = find_status(self._durable, ingress.expiry_ns, ingress.request_id)
+            if status is not None:
                 self._pool.take_one(ingress.request_id)
-                answer = answer_of(ingress.request_id, REQUEST.decode(record))
+                answer = answer_of(ingress.request_id, status)
                 self._recognized.append((ingress.request_id, answer))
 
     def _check_disk(self) -> None:
@@ -545,12 +589,3 @@ class Subnet:
     def _is_timer_due(self) -> bool:
         next_ns = self._next_timer_ns
         return next_ns is not None and next_ns <= self._doors.clock.now_ns()
-
-
-def answer_of(request_id: bytes, status: RequestStatus) -> Answer | None:
-    """Give a stored status as the answer that it is; None while the request is still under way."""
-    if status.state is RequestState.REPLIED:
-        return Answer(request_id, status.sender, status.reply)
-    if status.state is RequestState.REJECTED:
-        return Answer(request_id, status.sender, None, status.code, status.text, status.error_code)
-    return None

@@ -22,6 +22,7 @@ from cannery.node.handover import (
     StateRead,
     Values,
 )
+from cannery.node.vitals import Vitals
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -80,6 +81,10 @@ class SubnetPort(Protocol):
 
     async def measure(self) -> str:
         """Give the subnet's metrics in Prometheus' text format."""
+        ...
+
+    async def examine(self) -> Vitals:
+        """Say how the subnet is. One that is gone for good refuses updates, and says so."""
         ...
 
     async def close(self) -> None:

@@ -27,6 +27,7 @@ from cannery.node.service import Doors, Subnet
 from cannery.node.store_rocksdb import RocksStore
 from cannery.node.subnet_server import SubnetServer
 from cannery.node.system_doors import SystemClock, SystemEntropy, data_certifier
+from cannery.node.vitals import machine_meter
 from cannery.node.watch import CpuWatch, RunningFile
 
 _SWITCH_INTERVAL_S: Final = 0.0005
@@ -50,6 +51,7 @@ def open_subnet(config: NodeConfig) -> Subnet:
         certify=data_certifier(keys.root, clock),
         free_bytes=spool_free_bytes(folder.store.parent),
         durable_mark=running,
+        machine=machine_meter(folder.store),
     )
     replica = replace(config.replica, operators=(keys.operator.principal.raw,))
     return Subnet(doors, replica, condemned=condemned)

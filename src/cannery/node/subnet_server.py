@@ -20,6 +20,8 @@ from cannery.node.driver import SubnetDriver
 from cannery.node.handover import (
     Accepted,
     Ask,
+    Examine,
+    Examined,
     FrameError,
     FrameSplitter,
     Measure,
@@ -96,7 +98,9 @@ class SubnetServer:
                 case Read():
                     self._read(connection, message)
                 case Measure():
-                    connection.post(Measured(message.id, self.subnet.metrics.render()))
+                    connection.post(Measured(message.id, self.subnet.measure()))
+                case Examine():
+                    connection.post(Examined(message.id, self.subnet.vitals()))
         self.driver.wake()
 
     def changed(self, connection: GatewayConnection) -> None:

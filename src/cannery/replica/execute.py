@@ -338,11 +338,11 @@ def _book_failure(state: RoundState, activation: Activation, failure: Failure) -
         state.events.verdicts += 1
         state.note_work(0, 0)
         charge(state, activation.canister_id, message_fee(prices, len(activation.arg)))
-        append_lines(state, activation.canister_id, [failure.text])
+        append_lines(state, activation.canister_id, (), failure.text)
         return
     state.note_work(activation.touched, activation.bytes_moved)
     charge(state, activation.canister_id, _cost(prices, activation))
-    append_lines(state, activation.canister_id, [*(activation.lines or ()), failure.text])
+    append_lines(state, activation.canister_id, activation.lines or (), failure.text)
 
 
 def _commit(state: RoundState, message: MessageOverlay, activation: Activation) -> None:

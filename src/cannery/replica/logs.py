@@ -17,12 +17,16 @@ from cannery.replica.records import AccountRecord, LogEntry
 from cannery.replica.state import MessageOverlay, RoundState
 
 
-def append_lines(state: RoundState, canister_id: bytes, lines: Iterable[str]) -> None:
-    """Append lines to a canister's log outside of any message."""
+def append_lines(
+    state: RoundState, canister_id: bytes, lines: Iterable[str], trap: str | None = None
+) -> None:
+    """Append lines to a canister's log outside of any message, and the text of a trap after them."""
     canister, account = state.view.canister(canister_id), state.account_for_change(canister_id)
     if canister is not None and account is not None:
         limit = canister.settings.log_memory_limit
         _append(state.layer, account, canister_id, limit, state.time_ns, lines)
+        if trap is not None:
+            _append(state.layer, account, canister_id, limit, state.time_ns, (trap,), is_trap=True)
 
 
 def append_log(message: MessageOverlay, canister_id: bytes, text: str) -> None:
@@ -54,11 +58,13 @@ def _append(
     limit_bytes: int,
     time_ns: int,
     lines: Iterable[str],
+    *,
+    is_trap: bool = False,
 ) -> None:
     for line in lines:
         content = line.encode("utf-8", "replace")[:limit_bytes]
         key = keys.numbered(keys.LOGS, canister_id, account.log_next)
-        layer.put(key, records.encode_record(LogEntry(time_ns, content)))
+        layer.put(key, records.encode_record(LogEntry(time_ns, content, is_trap)))
         account.log_next += 1
         account.log_bytes += len(content)
         while account.log_bytes > limit_bytes or account.log_next - account.log_first > LOG_ENTRY_COUNT_MAX:

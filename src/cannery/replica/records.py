@@ -331,10 +331,11 @@ class RequestStatus(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LogEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One line of a canister's log."""
+    """One line of a canister's log; `is_trap`: the node wrote it, about a message of it that failed."""
 
     time_ns: int
     content: bytes
+    is_trap: bool = False
 
 
 # --- bytes -------------------------------------------------------------------------------------------------

@@ -21,6 +21,15 @@ def find_status(reader: StoreReader, expiry_ns: int, request_id: bytes) -> Reque
     return None if data is None else records.REQUEST.decode(data)
 
 
+def answer_of(request_id: bytes, status: RequestStatus) -> Answer | None:
+    """Give a stored status as the answer that it is; None while the request is still under way."""
+    if status.state is RequestState.REPLIED:
+        return Answer(request_id, status.sender, status.reply)
+    if status.state is RequestState.REJECTED:
+        return Answer(request_id, status.sender, None, status.code, status.text, status.error_code)
+    return None
+
+
 def rejected(reject: Reject, refund: int = 0) -> Outcome:
     """Give a `Reject` as the end of a call."""
     return Outcome(b"", int(reject.code), reject.message, reject.error_code, refund)

@@ -25,6 +25,7 @@ from cannery.replica.management import (
     snapshot_transfer,
     snapshots,
     status,
+    watching,
 )
 from cannery.replica.management.absent import ABSENT
 from cannery.replica.management.methods import Method
@@ -64,6 +65,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             names,
             operators,
             fleets,
+            watching,
         )
         for method in group.METHODS
     }

@@ -158,7 +158,7 @@ def _raw_rand(change: Change, _args: None) -> bytes:
 
 def _fetch_logs(request: Request, args: FetchLogsArgs) -> FetchLogsResult:
     lines = [
-        LogRecord(number, entry.time_ns, entry.content)
+        LogRecord(number, entry.time_ns, entry.content, entry.is_trap)
         for number, entry in read_log(request.reader, args.canister_id.raw)
         if _is_wanted(args.filter, number, entry.time_ns)
     ]

@@ -419,11 +419,12 @@ class FetchLogsArgs:
 
 @record
 class LogRecord:
-    """An entry of a canister's log."""
+    """An entry of a canister's log; `is_trap`, an addition of Cannery's: a message failed with this text."""
 
     idx: nat64
     timestamp_nanos: nat64
     content: bytes
+    is_trap: bool
 
 
 @record
