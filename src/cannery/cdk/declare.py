@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from cannery.cdk.hints import enclosing_names
+
+if TYPE_CHECKING:
+    from cannery.cdk.guards import Guard
 
 Role = Literal[
     "query",
@@ -34,10 +37,11 @@ Method = TypeVar("Method", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class RoleNote:
-    """The role of a method, and the Candid name where it is not the Python name."""
+    """The role of a method, the Candid name where it is not the Python name, and who may call it."""
 
     role: Role
     name: str | None = None
+    only: Guard | None = None
 
 
 class Canister:
@@ -70,50 +74,68 @@ def role_of(value: object) -> RoleNote | None:
     return note if isinstance(note, RoleNote) else None
 
 
-def _note(method: Method, role: Role, name: str | None) -> Method:
+def _note(method: Method, role: Role, name: str | None, only: Guard | None = None) -> Method:
     if role_of(method) is not None:
         raise TypeError(f"{method.__name__} has two roles: a method is decorated once")
     if not hasattr(method, "__code__"):
         raise TypeError(f"@{role} decorates a method, not {type(method).__name__}")
-    setattr(method, ROLE_ATTRIBUTE, RoleNote(role, name))
+    setattr(method, ROLE_ATTRIBUTE, RoleNote(role, name, only))
     return method
 
 
 @overload
 def query(method: Method, /) -> Method: ...
 @overload
-def query(*, name: str | None = None) -> Callable[[Method], Method]: ...
-def query(method: Method | None = None, /, *, name: str | None = None) -> Method | Callable[[Method], Method]:
-    """Make a method a query: it reads the last committed state and is answered at once."""
+def query(*, name: str | None = None, only: Guard | None = None) -> Callable[[Method], Method]: ...
+def query(
+    method: Method | None = None, /, *, name: str | None = None, only: Guard | None = None
+) -> Method | Callable[[Method], Method]:
+    """Make a method a query: it reads the last committed state and is answered at once.
+
+    `only`: who may call it, a rule out of `guards`.
+    """
     if method is not None:
         return _note(method, "query", None)
-    return lambda m: _note(m, "query", name)
+    return lambda m: _note(m, "query", name, only)
 
 
 @overload
 def composite_query(method: Method, /) -> Method: ...
 @overload
-def composite_query(*, name: str | None = None) -> Callable[[Method], Method]: ...
+def composite_query(*, name: str | None = None, only: Guard | None = None) -> Callable[[Method], Method]: ...
 def composite_query(
-    method: Method | None = None, /, *, name: str | None = None
+    method: Method | None = None, /, *, name: str | None = None, only: Guard | None = None
 ) -> Method | Callable[[Method], Method]:
-    """Make a method a query that may ask other canisters' queries through `ctx.query`."""
+    """Make a method a query that may ask other canisters' queries through `ctx.query`.
+
+    `only`: who may call it, a rule out of `guards`.
+    """
     if method is not None:
         return _note(method, "composite_query", None)
-    return lambda m: _note(m, "composite_query", name)
+    return lambda m: _note(m, "composite_query", name, only)
 
 
 @overload
 def update(method: Method, /) -> Method: ...
 @overload
-def update(*, name: str | None = None, oneway: bool = False) -> Callable[[Method], Method]: ...
 def update(
-    method: Method | None = None, /, *, name: str | None = None, oneway: bool = False
+    *, name: str | None = None, oneway: bool = False, only: Guard | None = None
+) -> Callable[[Method], Method]: ...
+def update(
+    method: Method | None = None,
+    /,
+    *,
+    name: str | None = None,
+    oneway: bool = False,
+    only: Guard | None = None,
 ) -> Method | Callable[[Method], Method]:
-    """Make a method an update: it changes state and is answered when its round is durable."""
+    """Make a method an update: it changes state and is answered when its round is durable.
+
+    `only`: who may call it, a rule out of `guards`.
+    """
     if method is not None:
         return _note(method, "update", None)
-    return lambda m: _note(m, "oneway" if oneway else "update", name)
+    return lambda m: _note(m, "oneway" if oneway else "update", name, only)
 
 
 def init(method: Method) -> Method:

@@ -19,6 +19,7 @@ from cannery.cdk.component import Component, Uses, bind_component, components_of
 from cannery.cdk.context import Context
 from cannery.cdk.declare import NAMESPACE_ATTRIBUTE, Canister, RoleNote, role_of
 from cannery.cdk.entries import ContinuationEntry, MethodEntry, TimerEntry
+from cannery.cdk.guards import Refuse, bind_guard, check_guard
 from cannery.cdk.hints import (
     DeclarationError,
     Parameter,
@@ -55,6 +56,12 @@ class Description:
     internal_timers: dict[str, InternalHandler]
     continuation_of: dict[object, ContinuationEntry]
     timer_of: dict[object, TimerEntry]
+
+    @property
+    def inspects(self) -> bool:
+        """Whether calls from outside are looked at before they are let in: by a hook, or by guards."""
+        guarded = any(m.refuse is not None and m.role != "composite_query" for m in self.methods.values())
+        return guarded or "inspect_message" in self.hooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ def _assemble(cls: type[Canister], roles: list[tuple[_Found, RoleNote]], parts: 
                 raise DeclarationError(
                     f"{found.where}: the class has two methods with the Candid name {name!r}"
                 )
-            methods[name] = _method_entry(name, note, found)
+            methods[name] = _method_entry(name, note, found, cls)
     return Description(
         cls,
         dict(sorted(methods.items())),
@@ -226,7 +233,23 @@ def _return_hint(hints: dict[str, object], where: str) -> object:
     return None if hint is type(None) else hint
 
 
-def _method_entry(name: str, note: RoleNote, found: _Found) -> MethodEntry:
+def _guard_of(name: str, note: RoleNote, found: _Found, cls: type[Canister]) -> Refuse | None:
+    """Bind a method's guard to the places where its cells may be: its own class, then the canister's."""
+    guard, component = note.only, found.component
+    if guard is None:
+        return None
+    try:
+        check_guard(guard)
+    except TypeError as error:
+        raise DeclarationError(f"{found.where}: only={error}") from None
+    places: dict[type, Callable[[object], object]] = {}
+    if component is not None:
+        places[component] = lambda root: bind_component(root, component)
+    places[cls] = lambda root: root
+    return bind_guard(guard, name, found.where, places)
+
+
+def _method_entry(name: str, note: RoleNote, found: _Found, cls: type[Canister]) -> MethodEntry:
     function, where = found.value, found.where
     parameters, hints = _after_ctx(found)
     answer, now, later = split_pending(_return_hint(hints, where), where)
@@ -247,6 +270,7 @@ def _method_entry(name: str, note: RoleNote, found: _Found) -> MethodEntry:
         now=now,
         later=later,
         doc=inspect.cleandoc(function.__doc__ or ""),
+        refuse=_guard_of(name, note, found, cls),
     )
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from cannery.candid import types as ct
 from cannery.cdk.declare import Role
+from cannery.cdk.guards import Refuse
 from cannery.cdk.stable_values import ValueCodec
 
 
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
     """A method of the interface, or a hook. `now` and `later`: whether it may answer at once, or by a pending
-    call."""
+    call. `refuse`: its guard, if it has one."""
 
     name: str
     role: Role
@@ -25,6 +26,7 @@ class MethodEntry:
     now: bool
     later: bool
     doc: str
+    refuse: Refuse | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def manifest_of(description: Description, entry: str) -> ModuleManifest:
         methods=tuple(_method(m) for m in sorted(d.methods.values(), key=lambda m: m.name)),
         init=_numbers(init.args) if init is not None else None,
         post_upgrade=_numbers(post_upgrade.args) if post_upgrade is not None else None,
-        hooks=tuple(hook for hook in HOOKS if hook in d.hooks),
+        hooks=tuple(hook for hook in HOOKS if hook in d.hooks or (hook == "inspect_message" and d.inspects)),
         collections=tuple(_collection(c) for c in d.collections),
         continuations=tuple(sorted(continuations, key=lambda c: c.name)),
         timers=tuple(sorted(timers, key=lambda t: t.name)),

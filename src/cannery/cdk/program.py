@@ -24,6 +24,7 @@ from cannery.cdk.describe import Description, describe
 from cannery.cdk.entries import ContinuationEntry, MethodEntry, TimerEntry
 from cannery.cdk.failure import failure_text
 from cannery.cdk.forward import FORWARD, decode_answerer
+from cannery.cdk.guards import Refuse
 from cannery.cdk.part import NO_ANSWER, SYSTEM_ATTRIBUTE, InternalHandler
 from cannery.cdk.refusal import Refusal
 from cannery.cdk.waiter import Continued
@@ -77,6 +78,7 @@ class PythonProgram:
         for kind, hook in _HOOK_OF_KIND.items():
             if hook in d.hooks:
                 self._hooks[kind] = _hook_runner(d, d.hooks[hook], kind)
+        self._hooks[EntryKind.INSPECT] = _inspect_runner(d, self._hooks.get(EntryKind.INSPECT))
         for entry in d.methods.values():
             runners = self._named[_KIND_OF_ROLE[entry.role]]
             runners[entry.name] = _method_runner(d, entry)
@@ -139,7 +141,33 @@ def _method_runner(d: Description, entry: MethodEntry) -> Runner:
         instance.__dict__[SYSTEM_ATTRIBUTE] = system
         answer(system, function(instance, Context(system, continuations, timers, answerer), *args))
 
-    return _guarded(run)
+    return _guarded(run if entry.refuse is None else _refusing(d, entry.refuse, run))
+
+
+def _refusing(d: Description, refuse: Refuse, run: Runner) -> Runner:
+    """Ask a method's guard first, and answer with its reject."""
+
+    def run_allowed(system: System) -> None:
+        text = refuse(_instance(d.cls, system), Context(system, d.continuation_of, d.timer_of, None))
+        if text is None:
+            run(system)
+        else:
+            system.reject(text)
+
+    return run_allowed
+
+
+def _inspect_runner(d: Description, own: Runner | None) -> Runner:
+    """Ask the guard of the method that is to be called, then the author's hook where there is one."""
+    inspect = own or _run_without_hook
+    guarded = {
+        m.name: _guarded(_refusing(d, m.refuse, inspect)) for m in d.methods.values() if m.refuse is not None
+    }
+
+    def run(system: System) -> None:
+        guarded.get(system.name, inspect)(system)
+
+    return run
 
 
 def _answer(

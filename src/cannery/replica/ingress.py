@@ -119,6 +119,9 @@ def _inspect(view: StateView, ingress: Ingress, now_ns: int, watch: Watch | None
     failure = run_watched(program, activation, ingress.request_id, view.config.query_cpu_ns_max, watch)
     if failure is not None:
         raise Reject(RejectCode(failure.code), failure.text, failure.error_code)
+    if activation.rejection is not None:
+        code, text = activation.rejection
+        raise Reject(RejectCode(code), text, "IC0516")
     if not activation.accepted:
         raise Reject(
             RejectCode.CANISTER_REJECT,

@@ -140,8 +140,9 @@ class ReadActivation:
         self.reply_data = data
 
     def reject(self, message: str, code: int = 4) -> None:
-        """Refuse the query."""
-        self._check_unanswered("reject")
+        """Refuse the query, or the inspected message with this reason."""
+        if self.kind is not EntryKind.INSPECT:
+            self._check_unanswered("reject")
         if code not in RejectCode._value2member_map_:
             raise Trap(f"{code} is no reject code: 1 to 6 are")
         self.rejection = (code, message[:REJECT_TEXT_SIZE_CHARS_MAX])
