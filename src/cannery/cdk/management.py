@@ -151,6 +151,22 @@ class Snapshot:
 
 
 @record
+class StopCanisterArgs:
+    """Arguments of `cannery_stop_canister`: `force` turns what is open into rejects."""
+
+    canister_id: Principal
+    force: bool
+
+
+@record
+class TakeCyclesArgs:
+    """Arguments of `cannery_cycles_take`; no amount: all of them."""
+
+    canister_id: Principal
+    amount: nat | None
+
+
+@record
 class TakeSnapshotArgs:
     """Arguments of `take_canister_snapshot`."""
 
@@ -255,6 +271,13 @@ class Management(Service):
 
     @method
     def stop_canister(self, args: CanisterIdArg) -> None: ...
+
+    @method
+    def cannery_stop_canister(self, args: StopCanisterArgs) -> None: ...
+
+    @method
+    def cannery_cycles_take(self, args: TakeCyclesArgs) -> None:
+        """Take cycles of a canister that the caller controls and that has no module."""
 
     @method
     def delete_canister(self, args: CanisterIdArg) -> None: ...

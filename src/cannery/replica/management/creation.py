@@ -34,6 +34,7 @@ from cannery.replica.management.types import (
     CreateCanisterArgs,
     ProvisionalCreateArgs,
     ProvisionalTopUpArgs,
+    TakeCyclesArgs,
     TopUpArgs,
     UpdateSettingsArgs,
 )
@@ -176,6 +177,22 @@ def _top_up(change: Change, args: ProvisionalTopUpArgs | TopUpArgs) -> None:
     cycles.mint(change.message, canister_id, args.amount)
 
 
+def _take_cycles(change: Change, args: TakeCyclesArgs) -> None:
+    """Give the cycles of an empty canister to the canister that controls it and calls."""
+    canister_id = args.canister_id.raw
+    if change.canister(canister_id).module_hash is not None:
+        raise Reject(
+            RejectCode.CANISTER_ERROR,
+            f"Canister {args.canister_id} has a module, and its cycles are its own: uninstall it first",
+            "IC0514",
+        )
+    cycles.settle_storage(change.message, canister_id)
+    held = change.account(canister_id).cycles
+    amount = held if args.amount is None else args.amount
+    cycles.debit(change.message, canister_id, amount)
+    cycles.credit(change.message, change.caller, amount)
+
+
 def _deposit(change: Change, args: CanisterIdRecord) -> None:
     cycles.credit(change.message, args.canister_id.raw, change.accept())
 
@@ -236,6 +253,7 @@ METHODS: tuple[Method, ...] = (
     update_method("provisional_top_up_canister", ProvisionalTopUpArgs, None, minting_operators, _top_up),
     update_method("cannery_top_up", TopUpArgs, None, minting_operators, _top_up),
     update_method("deposit_cycles", CanisterIdRecord, None, canister_exists, _deposit, from_users=False),
+    update_method("cannery_cycles_take", TakeCyclesArgs, None, controllers, _take_cycles, from_users=False),
     update_method("update_settings", UpdateSettingsArgs, None, controllers, _update_settings),
     update_method("delete_canister", CanisterIdRecord, None, controllers_or_operators, _delete),
 )

@@ -534,6 +534,14 @@ class CanisterListResult:
 
 
 @record
+class TakeCyclesArgs:
+    """Arguments of `cannery_cycles_take`; no amount: all of them."""
+
+    canister_id: Principal
+    amount: nat | None = None
+
+
+@record
 class CreateInstalledArgs:
     """Arguments of `cannery_create_installed`: a canister that runs a known module from the first."""
 

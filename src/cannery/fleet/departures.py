@@ -1,0 +1,203 @@
+"""Children that leave: emptied for the pool, or deleted, or handed over to their owner.
+
+Leaving goes in steps that may each be repeated: stop (calls under way end first, for a bounded time, then
+they are turned into rejects), empty, take the cycles back, and start again for the pool or delete. A step
+that fails is tried again with growing pauses; one whose answer was lost is sent again. What an owner has
+taken control of is left to them.
+"""
+
+from __future__ import annotations
+
+from cannery import (
+    Context,
+    Outcome,
+    Pending,
+    Principal,
+    Reject,
+    StableMap,
+    continuation,
+    nat16,
+    record,
+    timer,
+    update,
+)
+from cannery.cdk.calls import Call
+from cannery.cdk.component import Component, Uses
+from cannery.cdk.management import (
+    CanisterIdArg,
+    CanisterSettings,
+    Management,
+    StopCanisterArgs,
+    TakeCyclesArgs,
+    UpdateSettingsArgs,
+)
+from cannery.errors import RejectCode
+from cannery.fleet.alarms import Alarms
+from cannery.fleet.directory import Directory
+from cannery.fleet.directory_types import Child, ChildState, LeaveResult, Leaving
+from cannery.fleet.nursery import Nursery
+from cannery.fleet.rights import require_operator
+from cannery.limits import LEAVING_COUNT_MAX, LEAVING_PER_TICK_COUNT_MAX
+
+SECOND_NS = 1_000_000_000
+LOST_NS = 600 * SECOND_NS
+PAUSE_S_MAX = 300
+STEPS_RECYCLE = ("stop", "empty", "start")
+STEPS_DELETE = ("stop", "empty", "take", "delete")
+NO_CONTROLLER = "IC0512"
+
+
+@record
+class Step:
+    """A step that was sent."""
+
+    canister: Principal
+    step: nat16
+
+
+class Departures(Component, prefix="fleet.departures"):
+    """Empty, delete and hand over children."""
+
+    alarms = Uses(Alarms)
+    directory = Uses(Directory)
+    nursery = Uses(Nursery)
+    leaving = StableMap(Principal, Leaving, counted=True)
+
+    # methods
+
+    @update
+    def fleet_recycle(self, ctx: Context, canister: Principal) -> LeaveResult:
+        """Empty a child and put its canister into the pool; its owner may have another child at once."""
+        require_operator(ctx)
+        return self.begin(ctx, canister, recycle=True)
+
+    @update
+    def fleet_delete(self, ctx: Context, canister: Principal) -> LeaveResult:
+        """Delete a child with all it holds; its cycles come back to the index."""
+        require_operator(ctx)
+        return self.begin(ctx, canister, recycle=False)
+
+    # for the author
+
+    def begin(self, ctx: Context, canister: Principal, *, recycle: bool) -> LeaveResult:
+        """Send a child on its way out, once: asked again it goes on."""
+        child = self.directory.get(canister)
+        if child is None:
+            return LeaveResult.unknown(f"{canister} is no child of this index")
+        if child.state.tag == "in_custody":
+            return LeaveResult.busy(f"{canister} is in its owner's custody: this index does not control it")
+        if self.leaving.get(canister) is not None:
+            return LeaveResult.ok()
+        if len(self.leaving) >= LEAVING_COUNT_MAX:
+            return LeaveResult.busy(f"{LEAVING_COUNT_MAX} children are leaving already: ask again later")
+        self.directory.set_state(child, ChildState.leaving())
+        self._send(ctx, canister, Leaving(recycle, 0, 0, ctx.now_ns, 0))
+        return LeaveResult.ok()
+
+    def note_custody(self, ctx: Context, child: Child, text: str) -> None:
+        """Note that somebody else controls a child: the index has no power over it any more."""
+        self.leaving.delete(child.canister)
+        self.directory.set_state(child, ChildState.in_custody())
+        self.alarms.begin(ctx, "custody_taken", str(child.canister), text)
+
+    def hand_over_call(self, canister: Principal, controllers: list[Principal]) -> Call[None]:
+        """Return the call that gives a child's control to others; `handed_over` books its success."""
+        return Management().update_settings(
+            UpdateSettingsArgs(canister, CanisterSettings(controllers=controllers))
+        )
+
+    def handed_over(self, ctx: Context, canister: Principal) -> None:
+        """Note that a child's control was given to its owner."""
+        child = self.directory.get(canister)
+        if child is not None:
+            self.note_custody(ctx, child, f"{child.owner} has taken control of their {child.kind}")
+
+    # steps
+
+    def _send(self, ctx: Context, canister: Principal, leaving: Leaving) -> Pending[None] | None:
+        """Send the step that is due, and look after it in case its answer is lost."""
+        self.leaving.put(canister, _sent(leaving, ctx.now_ns))
+        try:
+            return ctx.call(_call(canister, leaving), then=self.stepped, saved=Step(canister, leaving.step))
+        except Reject as reject:
+            ctx.log(f"{canister} leaves later: {reject.message}")
+            self._pause(ctx, canister, leaving)
+            return None
+
+    def _pause(self, ctx: Context, canister: Principal, leaving: Leaving) -> None:
+        tries = leaving.tries + 1
+        self.leaving.put(
+            canister, Leaving(leaving.recycle, leaving.step, tries, leaving.since_ns, ctx.now_ns)
+        )
+        ctx.timer_set(self.go_on, after_s=min(PAUSE_S_MAX, 2 ** min(tries, 10)), saved=canister)
+
+    @continuation
+    def stepped(self, ctx: Context, outcome: Outcome[None], saved: Step) -> None:
+        """Go on with the next step, or try this one again."""
+        canister = saved.canister
+        leaving, child = self.leaving.get(canister), self.directory.get(canister)
+        if leaving is None or leaving.step != saved.step:
+            return
+        if outcome.ok or outcome.reject_code == RejectCode.DESTINATION_INVALID:
+            steps = _steps(leaving)
+            if saved.step + 1 < len(steps) and outcome.ok:
+                following = Leaving(leaving.recycle, saved.step + 1, 0, leaving.since_ns, 0)
+                self._send(ctx, canister, following)
+            else:
+                self._end(canister, leaving, child, is_gone=not outcome.ok)
+        elif outcome.error_code == NO_CONTROLLER and child is not None:
+            self.note_custody(ctx, child, outcome.reject_message)
+        else:
+            ctx.log(f"{canister} is not out yet ({_steps(leaving)[leaving.step]}): {outcome.reject_message}")
+            self._pause(ctx, canister, leaving)
+
+    def _end(self, canister: Principal, leaving: Leaving, child: Child | None, *, is_gone: bool) -> None:
+        self.leaving.delete(canister)
+        if child is not None:
+            self.directory.forget(child)
+        if leaving.recycle and not is_gone:
+            self.nursery.keep(canister)
+
+    @timer
+    def go_on(self, ctx: Context, saved: Principal) -> None:
+        """Try a step again."""
+        leaving = self.leaving.get(saved)
+        if leaving is not None:
+            self._send(ctx, saved, leaving)
+
+    def recover(self, ctx: Context) -> int:
+        """Send steps again whose answer a forced stop has dropped; return how many."""
+        lost = [
+            (canister, leaving)
+            for canister, leaving in self.leaving.items(limit=LEAVING_COUNT_MAX)
+            if ctx.now_ns - leaving.sent_ns > LOST_NS
+        ]
+        for canister, leaving in lost[:LEAVING_PER_TICK_COUNT_MAX]:
+            self._send(ctx, canister, leaving)
+        return min(len(lost), LEAVING_PER_TICK_COUNT_MAX)
+
+
+def _sent(leaving: Leaving, now_ns: int) -> Leaving:
+    return Leaving(leaving.recycle, leaving.step, leaving.tries, leaving.since_ns, now_ns)
+
+
+def _steps(leaving: Leaving) -> tuple[str, ...]:
+    return STEPS_RECYCLE if leaving.recycle else STEPS_DELETE
+
+
+def _call(canister: Principal, leaving: Leaving) -> Call[None]:
+    """Return the call of the step that is due; stopping is forced once it did not end in time."""
+    management, target = Management(), CanisterIdArg(canister)
+    match _steps(leaving)[leaving.step]:
+        case "stop" if leaving.tries:
+            return management.cannery_stop_canister(StopCanisterArgs(canister, force=True))
+        case "stop":
+            return management.stop_canister(target)
+        case "empty":
+            return management.uninstall_code(target)
+        case "start":
+            return management.start_canister(target)
+        case "take":
+            return management.cannery_cycles_take(TakeCyclesArgs(canister, None))
+        case _:
+            return management.delete_canister(target)

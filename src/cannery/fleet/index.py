@@ -1,0 +1,42 @@
+"""The index of a fleet, as one component of a canister: `fleet = Index()`.
+
+It makes the fleet's canisters and finds them, brings releases and rolls them out, funds, watches, and says
+what is wrong. Each area is a component of its own; their methods (`fleet_...`) join the canister's interface
+and are for operators of the node and controllers of the index unless they say otherwise. docs/fleet.md.
+"""
+
+from __future__ import annotations
+
+from cannery import Context, query
+from cannery.cdk.component import Component
+from cannery.fleet.alarms import Alarms
+from cannery.fleet.departures import Departures
+from cannery.fleet.directory import Directory
+from cannery.fleet.directory_types import FleetStatus
+from cannery.fleet.nursery import Nursery
+from cannery.fleet.rights import require_operator
+
+__all__ = ["Index"]
+
+
+class Index(Component, prefix="fleet"):
+    """Everything that an index of a fleet does."""
+
+    alarms = Alarms()
+    directory = Directory()
+    nursery = Nursery()
+    departures = Departures()
+
+    @query
+    def fleet_status(self, ctx: Context) -> FleetStatus:
+        """Return the fleet at a glance."""
+        require_operator(ctx)
+        return FleetStatus(
+            children=len(self.directory.children),
+            counts=self.directory.counts(),
+            pool=len(self.nursery.pool),
+            pool_target=self.nursery.pool_rule.get().target,
+            making=len(self.nursery.making),
+            leaving=len(self.departures.leaving),
+            alarms_open=len(self.alarms.open),
+        )

@@ -1,0 +1,242 @@
+"""The index of a fleet: children made once, found, listed, recycled, deleted, whatever fails in between."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cannery.client.errors import Rejected
+from cannery.fleet.directory_types import Child, ChildFilter, PoolRule, Release
+from cannery.protocol.principal import Principal
+from cannery.replica.management.types import (
+    CanisterIdRecord,
+    CanisterListArgs,
+    CanisterSettings,
+    UpdateSettingsArgs,
+)
+from cannery.testing import Node
+from cannery.testing.actor import Actor, Sent
+from cannery.testing.store import FaultyStore
+from tests.fleet.village import Cottage, Village
+
+OWNERS = ("ann", "bob", "cid", "dot")
+
+
+def build_village(node: Node) -> Actor:
+    module_hash = node.manage("cannery_module_add", node.build(Cottage))
+    village = node.install(Village)
+    village.plan(Release("cottage", 1, module_hash))
+    return village.as_(node.operator)
+
+
+def canisters(node: Node) -> set[Principal]:
+    listed = node.manage("cannery_canister_list", CanisterListArgs(None, 1000))
+    return {item.canister_id for item in listed.canisters}  # type: ignore[union-attr, attr-defined]
+
+
+def children(village: Actor, **wanted: object) -> list[Child]:
+    found: list[Child] = []
+    after: int | None = None
+    while True:
+        page = village.fleet_page(ChildFilter(**wanted), after, 2)
+        found += page.items
+        after = page.next
+        if after is None:
+            return found
+
+
+def test_an_owner_has_one_child_however_often_it_is_asked_for() -> None:
+    with Node() as node:
+        village = build_village(node)
+        asked = [village.as_("ann").settle.submit(False) for _ in range(5)]
+        node.run()
+        granted = [sent.result() for sent in asked if not _is_refused(sent)]
+        assert granted
+        assert all(child == granted[0] for child in granted)
+        assert village.as_("ann").settle(False) == granted[0]
+        assert canisters(node) == {village.id, granted[0].canister}
+        assert node.actor(granted[0].canister, Cottage).owner() == node.principal("ann")
+
+
+def _is_refused(sent: Sent) -> bool:
+    try:
+        sent.result()
+    except Rejected as rejected:
+        return "is being built" in str(rejected)
+    return False
+
+
+def test_a_child_that_cannot_be_made_leaves_nothing_behind() -> None:
+    with Node() as node:
+        village = build_village(node)
+        for pool in (0, 2):
+            village.fleet_pool_set(PoolRule(pool, 0))
+            node.run()
+            before = canisters(node)
+            with pytest.raises(Rejected, match=r"no cottage.*the roof fell in"):
+                village.as_("ann").settle(True)
+            node.run()
+            assert canisters(node) == before
+            status = village.fleet_status()
+            assert (status.children, status.making, status.pool) == (0, 0, pool)
+            assert village.as_("ann").settle(False).owner == node.principal("ann")
+            village.fleet_delete(village.as_("ann").settle(False).canister)
+            node.run()
+
+
+def test_the_pool_gives_prepared_canisters_and_is_filled_up_again() -> None:
+    with Node() as node:
+        village = build_village(node)
+        village.fleet_pool_set(PoolRule(3, 0))
+        node.run()
+        prepared = canisters(node) - {village.id}
+        assert len(prepared) == 3
+        child = village.as_("ann").settle(False)
+        assert child.canister in prepared
+        node.run()
+        assert village.fleet_status().pool == 3
+        assert len(canisters(node)) == 5
+
+
+def test_a_recycled_canister_serves_the_next_owner_and_keeps_nothing() -> None:
+    with Node() as node:
+        village = build_village(node)
+        first = village.as_("ann").settle(False)
+        node.actor(first.canister, Cottage).knock()
+        assert village.fleet_recycle(first.canister).tag == "ok"
+        node.run()
+        assert village.fleet_status().pool == 1
+        second = village.as_("bob").settle(False)
+        assert second.canister == first.canister
+        assert node.actor(second.canister, Cottage).knock() == 1
+        assert [child.owner for child in children(village)] == [node.principal("bob")]
+
+
+def test_deleting_gives_the_cycles_back_to_the_index() -> None:
+    with Node() as node:
+        village = build_village(node)
+        child = village.as_("ann").settle(False)
+        node.top_up(node.actor(child.canister, Cottage), 700)
+        before = _balance(node, village)
+        village.fleet_delete(child.canister)
+        node.run()
+        assert canisters(node) == {village.id}
+        assert _balance(node, village) == before + 700
+
+
+def _balance(node: Node, actor: Actor) -> int:
+    status = node.manage("canister_status", CanisterIdRecord(actor.id))
+    cycles = status.cycles  # type: ignore[union-attr, attr-defined]
+    assert isinstance(cycles, int)
+    return cycles
+
+
+def test_a_child_that_somebody_else_controls_is_left_alone_with_an_alarm() -> None:
+    with Node() as node:
+        village = build_village(node)
+        child = village.as_("ann").settle(False)
+        take = UpdateSettingsArgs(child.canister, CanisterSettings(controllers=[node.principal("ann")]))
+        node.manage("update_settings", take, sender=village)
+        assert village.fleet_delete(child.canister).tag == "ok"
+        node.run()
+        assert village.fleet_child(child.canister).state.tag == "in_custody"
+        assert child.canister in canisters(node)
+        (alarm,) = village.fleet_alarms_open()
+        assert (alarm.kind, alarm.subject) == ("custody_taken", str(child.canister))
+        assert "control" in alarm.text
+        assert village.fleet_delete(child.canister).tag == "busy"
+
+
+def test_strangers_learn_nothing_and_change_nothing() -> None:
+    with Node() as node:
+        village = build_village(node)
+        child = village.as_("ann").settle(False)
+        stranger = village.as_("mallory")
+        for call in (
+            lambda: stranger.fleet_status(),
+            lambda: stranger.fleet_lookup("cottage", node.principal("ann")),
+            lambda: stranger.fleet_child(child.canister),
+            lambda: stranger.fleet_page(ChildFilter(), None, 10),
+            lambda: stranger.fleet_alarms(None, 10),
+            lambda: stranger.fleet_alarms_open(),
+            lambda: stranger.fleet_pool_set(PoolRule(1, 0)),
+            lambda: stranger.fleet_recycle(child.canister),
+            lambda: stranger.fleet_delete(child.canister),
+        ):
+            with pytest.raises(Rejected, match="for operators"):
+                call()
+        assert village.as_("ann").fleet_lookup("cottage", node.principal("ann")) == child
+        assert village.as_("ann").fleet_child(child.canister) == child
+
+
+def test_pages_filter_and_hold_in_a_fleet_that_changes() -> None:
+    with Node() as node:
+        village = build_village(node)
+        made = [village.as_(owner).settle(False) for owner in OWNERS]
+        assert children(village) == made
+        assert children(village, kind="cottage", version=1) == made
+        assert children(village, version=2) == []
+        assert children(village, created_from_ns=made[2].created_ns) == made[2:]
+        assert children(village, created_before_ns=made[2].created_ns) == made[:2]
+        page = village.fleet_page(ChildFilter(), None, 2)
+        village.fleet_delete(made[1].canister)
+        node.run()
+        assert village.fleet_page(ChildFilter(), page.next, 10).items == made[2:]
+        assert children(village, state="active") == [made[0], *made[2:]]
+
+
+ACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("settle"), st.sampled_from(OWNERS), st.booleans()),
+        st.tuples(st.just("recycle"), st.sampled_from(OWNERS)),
+        st.tuples(st.just("delete"), st.sampled_from(OWNERS)),
+        st.tuples(st.just("pool"), st.integers(0, 3)),
+        st.tuples(st.just("step"), st.integers(1, 3)),
+        st.tuples(st.just("crash")),
+        st.tuples(st.just("upgrade")),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=60)
+@given(acts=ACTS)
+def test_whatever_happens_no_canister_leaks_and_no_place_stays_taken(acts: list[tuple[object, ...]]) -> None:
+    with Node(FaultyStore()) as node:
+        village = build_village(node)
+        for act in acts:
+            _do(node, village, act)
+        node.run()
+        node.advance(seconds=1200)
+        status = village.fleet_status()
+        assert (status.making, status.leaving) == (0, 0)
+        living = children(village)
+        assert status.children == len(living) == sum(count.count for count in status.counts)
+        assert status.pool >= status.pool_target
+        assert len(canisters(node)) == 1 + len(living) + status.pool
+        owners = [child.owner for child in living]
+        assert len(set(owners)) == len(owners)
+        for owner in OWNERS:
+            village.as_(owner).settle(False)
+            assert village.fleet_lookup("cottage", node.principal(owner)) is not None
+
+
+def _do(node: Node, village: Actor, act: tuple[object, ...]) -> None:
+    match act:
+        case ("settle", owner, fails):
+            village.as_(owner).settle.submit(fails)
+        case ("recycle" | "delete" as how, owner):
+            found = village.fleet_lookup("cottage", node.principal(owner))
+            if found is not None:
+                getattr(village, f"fleet_{how}").submit(found.canister)
+        case ("pool", target):
+            village.fleet_pool_set.submit(PoolRule(target, 0))  # type: ignore[arg-type]
+        case ("step", count):
+            for _ in range(count):  # type: ignore[call-overload]
+                node.step()
+        case ("crash",):
+            node.restart()
+        case ("upgrade",):
+            node.upgrade(village, Village)
