@@ -48,6 +48,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "cannery_module_add": b"\x00asm",
         "cannery_name_set": t.NameSetArgs("name", canister),
         "cannery_operator_add": _SOMEBODY,
+        "cannery_cycles_take": t.TakeCyclesArgs(canister),
         "cannery_fleet_module_put": ft.FleetModuleArgs(_HASH, "user", 1),
         "cannery_fleet_module_remove": _HASH,
         "cannery_fleet_configure": ft.FleetConfigureArgs([], [], [ft.FleetValue("open", "yes")]),

@@ -35,6 +35,7 @@ OPERATORS = {
     "cannery_operator_remove",
     "cannery_operator_list",
     "cannery_canister_list",
+    "cannery_fleet_list",
     "list_canisters",
 }
 CONTROLLERS = {
@@ -62,12 +63,25 @@ CONTROLLERS_OR_OPERATORS = {
     "delete_canister",
     "canister_status",
     "canister_metrics",
+    "cannery_canister_metrics",
 }
-CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand"}
+CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand", "cannery_fleet_found"}
+CONTROLLING_CANISTERS = {"cannery_cycles_take"}
+INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
+FLEET_READERS = {"cannery_fleet_info"}
 
 
 def test_each_method_has_its_rule_here() -> None:
-    assert set(METHODS) == OPEN | OPERATORS | CONTROLLERS | CONTROLLERS_OR_OPERATORS | CANISTERS
+    assert set(METHODS) == (
+        OPEN
+        | OPERATORS
+        | CONTROLLERS
+        | CONTROLLERS_OR_OPERATORS
+        | CANISTERS
+        | CONTROLLING_CANISTERS
+        | INDEXES
+        | FLEET_READERS
+    )
 
 
 @pytest.mark.parametrize("sender", [STRANGER, ANONYMOUS])
@@ -105,7 +119,8 @@ def test_an_operator_who_is_no_controller_does_not_manage(method: str) -> None:
 def test_controllers_and_operators_may(method: str, sender: Principal) -> None:
     world = World()
     canister = make_puppet(world)
-    world.manage(sender, method, example_argument(method, canister))
+    do = world.manage if METHODS[method].update is not None else world.ask
+    do(sender, method, example_argument(method, canister))
 
 
 @pytest.mark.parametrize("method", sorted(OPERATORS))
@@ -233,7 +248,7 @@ def test_a_canister_that_is_not_there(method: str) -> None:
     arg = example_argument(method, absent)
     if not (hasattr(arg, "canister_id") or method == "install_chunked_code"):
         return
-    if method in CANISTERS:
+    if method in CANISTERS | CONTROLLING_CANISTERS:
         with pytest.raises(Rejected, match="not found"):
             puppet_manage(world, make_puppet(world), method, arg)
         return

@@ -291,6 +291,26 @@ def test_a_canister_deposits_cycles_in_another() -> None:
     assert world.account(giver).cycles == 10**12 - 300
 
 
+def test_a_canister_takes_the_cycles_of_an_empty_one_that_it_controls() -> None:
+    world = World()
+    owner, stranger = make_puppet(world), make_puppet(world)
+    empty = create(world, controllers=[owner])
+    world.manage(OPERATOR, "cannery_top_up", t.TopUpArgs(empty, 700))
+    with pytest.raises(Rejected, match="Only controllers"):
+        puppet_manage(world, stranger, "cannery_cycles_take", t.TakeCyclesArgs(empty))
+    with pytest.raises(Rejected, match="has fewer than 701"):
+        puppet_manage(world, owner, "cannery_cycles_take", t.TakeCyclesArgs(empty, 701))
+    puppet_manage(world, owner, "cannery_cycles_take", t.TakeCyclesArgs(empty, 300))
+    puppet_manage(world, owner, "cannery_cycles_take", t.TakeCyclesArgs(empty))
+    assert world.account(empty).cycles == 0
+    assert world.account(owner).cycles == 10**12 + 700
+    world.manage(
+        OWNER, "update_settings", t.UpdateSettingsArgs(stranger, t.CanisterSettings(controllers=[owner]))
+    )
+    with pytest.raises(Rejected, match="has a module, and its cycles are its own"):
+        puppet_manage(world, owner, "cannery_cycles_take", t.TakeCyclesArgs(stranger))
+
+
 def test_cycles_of_a_refused_call_come_back() -> None:
     world = World()
     giver = make_puppet(world)
