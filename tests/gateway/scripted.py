@@ -121,7 +121,7 @@ class ScriptedSubnet:
         return Values(0, self.script.time_ns, tuple(values))
 
     async def measure(self) -> str:
-        return "# TYPE cannery_rounds_total counter\ncannery_rounds_total 1\n"
+        return "# HELP cannery_rounds_total R.\n# TYPE cannery_rounds_total counter\ncannery_rounds_total 1\n"
 
     async def examine(self) -> Vitals:
         if self.script.silent:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as replace_fields
 
 from cannery.candid import types as ct
 from cannery.candid.codec import encoder
@@ -23,6 +24,7 @@ from tests.gateway.conftest import (
     call_content,
     envelope,
 )
+from tests.node.exposition import read_exposition
 
 PATHS = ["/api/v2/status", f"/api/v4/canister/{CANISTER}/call", f"/cannery/body/{'00' * 32}", "/cannery.json"]
 
@@ -94,8 +96,22 @@ def test_health_and_metrics(node: Node) -> None:
     assert node.http.get("/health").status_code == 200
     page = node.http.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert 'cannery_gateway_requests_total{verb="query",status="200"}' in page.text
+    assert 'cannery_gateway_requests_total{gateway="0",verb="query",status="200"}' in page.text
     assert "cannery_rounds_total 1" in page.text
+    read_exposition(page.text)
+
+
+def test_health_tells_more_to_who_asks(node: Node) -> None:
+    page = node.http.get("/health?verbose").json()
+    assert (page["status"], page["refusing"], page["block"]["number"]) == ("healthy", None, 7)
+    assert page["canisters"] == {"count": 3, "busy": 0}
+    assert page["cycles"] == {"minted": 5, "burned": 2, "held": 3}
+    usual = node.script.vitals
+    node.script.vitals = replace_fields(usual, refusing="no updates for now: the disk is full")
+    page = node.http.get("/health?verbose=1").json()
+    assert (page["status"], page["refusing"]) == ("refusing updates", "no updates for now: the disk is full")
+    assert node.http.get("/health?quiet").text == "healthy\n"
+    node.script.vitals = usual
 
 
 def test_a_principal_that_asks_too_much_is_told_to_wait(tmp_path: Path) -> None:

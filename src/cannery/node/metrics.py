@@ -7,13 +7,17 @@ bounded. Nothing here reads a clock or opens a port.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import isinf, isnan
 from typing import Final, Protocol
 
 from cannery.node.vitals import Vitals
 
 SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 COUNT_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+Labels = tuple[tuple[str, str], ...]
+"""Names and values of labels, in the order in which they are shown."""
 
 
 class Metric(Protocol):
@@ -90,6 +94,30 @@ class Histogram:
         yield f'{self._name}_bucket{{le="+Inf"}} {self.count}'
         yield f"{self._name}_sum {self._sum:g}"
         yield f"{self._name}_count {self.count}"
+
+
+def render_family(name: str, kind: str, help_text: str, samples: Mapping[Labels, float]) -> str:
+    """Give the text of one metric with labelled samples, each line ended; nothing where there is none."""
+    if not samples:
+        return ""
+    lines = [f"# HELP {name} {_escape(help_text)}", f"# TYPE {name} {kind}"]
+    for labels, value in samples.items():
+        shown = ",".join(f'{label}="{_escape(text, quoted=True)}"' for label, text in labels)
+        lines.append(f"{name}{{{shown}}} {_number(value)}" if shown else f"{name} {_number(value)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _escape(text: str, *, quoted: bool = False) -> str:
+    escaped = text.replace("\\", r"\\").replace("\n", r"\n")
+    return escaped.replace('"', r"\"") if quoted else escaped
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if isnan(value) or isinf(value):
+        return "NaN" if isnan(value) else ("+Inf" if value > 0 else "-Inf")
+    return repr(value)
 
 
 def render_metrics(metrics: Iterable[Metric]) -> str:

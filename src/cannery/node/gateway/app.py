@@ -28,6 +28,7 @@ from cannery.node.gateway.bodies import (
 from cannery.node.gateway.calls import Calls
 from cannery.node.gateway.certifier import Certifier
 from cannery.node.gateway.effective import EffectiveIds, management_target
+from cannery.node.gateway.gateway_metrics import GatewayCounts, render_gateway
 from cannery.node.gateway.http import PREFLIGHT, Answer, Disconnected, Refusal, Request, text_answer
 from cannery.node.gateway.large_answers import LargeAnswers
 from cannery.node.gateway.large_envelopes import Loaded, load_envelope
@@ -109,7 +110,8 @@ class Gateway:
             settings.rate_limited_count_max,
         )
         self.counts: dict[tuple[str, int], int] = {}
-        self._pages = NodePages(port, facts, self.metrics, identity.version)
+        self._number = identity.gateway
+        self._pages = NodePages(port, facts, identity, self.metrics, clocks.monotonic_ns)
         self._certifier = certifier
 
     async def answer(self, request: Request) -> Answer | None:
@@ -150,7 +152,7 @@ class Gateway:
                 return await self._pages.node()
             case Verb.HEALTH:
                 self._check_address(request.address)
-                return await self._pages.health()
+                return await self._pages.health(verbose=request.query.partition("=")[0] == "verbose")
             case Verb.METRICS:
                 self._check_address(request.address)
                 return await self._pages.metrics()
@@ -276,23 +278,17 @@ class Gateway:
 
     def metrics(self) -> str:
         """Give this process's counters in Prometheus' text format."""
-        lines = ["# TYPE cannery_gateway_requests_total counter"]
-        lines += [
-            f'cannery_gateway_requests_total{{verb="{verb}",status="{status}"}} {count}'
-            for (verb, status), count in sorted(self.counts.items())
-        ]
-        gauges = {
-            "cannery_gateway_round_signatures_total": self._certifier.signature_count,
-            "cannery_gateway_rate_limited_addresses_total": self.by_address.refused,
-            "cannery_gateway_rate_limited_principals_total": self.by_principal.refused,
-            "cannery_gateway_known_delegations": len(self._verified),
-            "cannery_gateway_bodies_in_memory_bytes": self._memory.used,
-            "cannery_gateway_spool_bytes": self._spool.bytes_used,
-            "cannery_gateway_spool_files": self._spool.file_count,
-        }
-        for name, value in gauges.items():
-            lines += [f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}", f"{name} {value}"]
-        return "\n".join(lines) + "\n"
+        counts = GatewayCounts(
+            requests=self.counts,
+            round_signatures=self._certifier.signature_count,
+            rate_limited_addresses=self.by_address.refused,
+            rate_limited_principals=self.by_principal.refused,
+            known_delegations=len(self._verified),
+            bodies_in_memory_bytes=self._memory.used,
+            spool_bytes=self._spool.bytes_used,
+            spool_files=self._spool.file_count,
+        )
+        return render_gateway(self._number, counts)
 
 
 def _too_many(who: str, wait_ns: int) -> Refusal:

@@ -63,13 +63,16 @@ class Body(Protocol):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One request; header names are in lower case, `address` is the client's IP address."""
+    """One request; header names are in lower case, `address` is the client's IP address, `query` stands
+    behind the path, as it was sent.
+    """
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
     address: str
     body: Body
+    query: str = ""
 
 
 class FilePart(msgspec.Struct, frozen=True):

@@ -282,7 +282,8 @@ class HttpConnection(asyncio.Protocol):
     def _request(self, body: WholeBody | StreamedBody) -> Request:
         method = self._parser.get_method().decode("latin-1")
         address = client_address(self.address, self._headers, self._settings.trusted_proxies)
-        return Request(method, _path_of(self._url), self._headers, address, body)
+        query = self._url.partition(b"?")[2].decode("latin-1") if b"?" in self._url else ""
+        return Request(method, _path_of(self._url), self._headers, address, body, query)
 
     def _start(self, request: Request) -> None:
         if self._closing or self._overfull:

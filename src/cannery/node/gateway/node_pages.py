@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from hashlib import sha256
 from http import HTTPStatus
 
+from msgspec.structs import asdict, replace
+
 from cannery.limits import GATEWAY_NAME_COUNT_MAX
+from cannery.node.gateway.asking import AskError, Questions
+from cannery.node.gateway.fleet_metrics import FleetMetrics
 from cannery.node.gateway.http import CORS_HEADERS, Answer, Refusal, cbor_answer, json_answer, text_answer
-from cannery.node.gateway.names import NAME_LIST_ARG, NAME_LIST_METHOD, NameListError, decode_name_list
+from cannery.node.gateway.settings import NodeIdentity
 from cannery.node.gateway.state_paths import SubnetFacts
-from cannery.node.handover import QueryMessage, StateRead
 from cannery.node.subnet_port import SubnetPort
+from cannery.node.vitals import Vitals
 from cannery.protocol.cbor import CborSource, encode
-from cannery.protocol.principal import ANONYMOUS, MANAGEMENT
 
 _ASK_S = 5.0
+_FLEET_ASK_S = 1.0
 _METRICS_HEADERS = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"), *CORS_HEADERS)
 
 
@@ -28,16 +31,24 @@ class NodePages:
     """Answers the pages about the node."""
 
     def __init__(
-        self, port: SubnetPort, facts: SubnetFacts, own_metrics: Callable[[], str], version: str
+        self,
+        port: SubnetPort,
+        facts: SubnetFacts,
+        identity: NodeIdentity,
+        own_metrics: Callable[[], str],
+        monotonic_ns: Callable[[], int],
     ) -> None:
         self._port = port
         self._facts = facts
         self._own_metrics = own_metrics
-        self._version = version
+        self._version = identity.version
+        self._monotonic_ns = monotonic_ns
+        self._questions = Questions(port, identity.operator, _ASK_S)
+        self._fleets = FleetMetrics(Questions(port, identity.operator, _FLEET_ASK_S), monotonic_ns)
         fields: dict[str, CborSource] = {
             "ic_api_version": "0.66.0",
             "impl_source": "cannery",
-            "impl_version": version,
+            "impl_version": identity.version,
             "replica_health_status": "healthy",
             "root_key": facts.root_key_der,
         }
@@ -61,47 +72,64 @@ class NodePages:
             }
         )
 
-    async def health(self) -> Answer:
-        """Say whether the subnet answers."""
+    async def health(self, *, verbose: bool) -> Answer:
+        """Say whether the subnet answers; `verbose`: and how it is."""
+        begun_ns = self._monotonic_ns()
         try:
             async with asyncio.timeout(_ASK_S):
-                await self._port.read(StateRead(ANONYMOUS.raw, b"", ()))
+                vitals = await self._port.examine()
         except TimeoutError:
-            return text_answer(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"the subnet has not answered for {_ASK_S:.0f} s: it may be restarting",
-            )
-        return text_answer(HTTPStatus.OK, "healthy")
+            text = f"the subnet has not answered for {_ASK_S:.0f} s: it may be restarting"
+            if verbose:
+                page = json_answer({"status": "unhealthy", "text": text, "version": self._version})
+                return replace(page, status=HTTPStatus.SERVICE_UNAVAILABLE)
+            return text_answer(HTTPStatus.SERVICE_UNAVAILABLE, text)
+        if not verbose:
+            return text_answer(HTTPStatus.OK, "healthy")
+        took_ns = self._monotonic_ns() - begun_ns
+        return json_answer({"version": self._version, "answered_ns": took_ns, **show_vitals(vitals)})
 
     async def metrics(self) -> Answer:
-        """Give the metrics of this process and of its subnet in Prometheus' text format."""
+        """Give the metrics of this process, of its subnet and of the fleets in Prometheus' text format."""
         try:
             async with asyncio.timeout(_ASK_S):
                 subnet_metrics = await self._port.measure()
         except TimeoutError:
-            subnet_metrics = "# the subnet has not answered\n"
-        return Answer(HTTPStatus.OK, _METRICS_HEADERS, (self._own_metrics() + subnet_metrics).encode())
+            return _metrics_answer(self._own_metrics() + "# the subnet has not answered\n")
+        return _metrics_answer(self._own_metrics() + subnet_metrics + await self._fleets.render())
 
     async def _names(self) -> dict[str, str]:
-        request_id = sha256(NAME_LIST_METHOD.encode()).digest()
-        query = QueryMessage(request_id, ANONYMOUS.raw, MANAGEMENT.raw, NAME_LIST_METHOD, NAME_LIST_ARG)
         try:
-            async with asyncio.timeout(_ASK_S):
-                answer = (await self._port.ask(query)).answer
-        except TimeoutError:
+            names = await self._questions.names()
+        except AskError as error:
             raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the subnet has not answered: it may be restarting, try again",
-                ((b"retry-after", b"2"),),
-            ) from None
-        if answer.reject_code or answer.spooled is not None:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"the subnet gives no canister names: {answer.reject_message}"
-            )
-        try:
-            names = decode_name_list(answer.reply)
-        except NameListError as error:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"the list of canister names does not decode: {error}"
+                HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again", ((b"retry-after", b"2"),)
             ) from error
         return {name: str(canister_id) for name, canister_id in names[:GATEWAY_NAME_COUNT_MAX]}
+
+
+def show_vitals(vitals: Vitals) -> dict[str, object]:
+    """Lay out how a subnet is, for `/health?verbose`."""
+    machine = None if vitals.machine is None else asdict(vitals.machine)
+    return {
+        "status": "healthy" if vitals.refusing is None else "refusing updates",
+        "refusing": vitals.refusing,
+        "block": {"number": vitals.block_number, "time_ns": vitals.block_time_ns},
+        "uptime_ns": vitals.uptime_ns,
+        "updates": {
+            "waiting": vitals.waiting,
+            "under_way": vitals.under_way,
+            "unsynced_rounds": vitals.unsynced_rounds,
+        },
+        "canisters": {"count": vitals.canister_count, "busy": vitals.busy_count},
+        "cycles": {
+            "minted": vitals.minted,
+            "burned": vitals.burned,
+            "held": vitals.minted - vitals.burned,
+        },
+        "machine": machine,
+    }
+
+
+def _metrics_answer(text: str) -> Answer:
+    return Answer(HTTPStatus.OK, _METRICS_HEADERS, text.encode())

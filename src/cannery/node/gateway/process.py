@@ -48,12 +48,17 @@ _CANISTER_ID_TAIL = b"\x01\x01"
 _MS_PER_S = 1000
 
 
-def build_gateway(port: SubnetPort, config: NodeConfig, keys: NodeKeys) -> Gateway:
-    """Put a gateway together; the wiring that every kind of node shares."""
+def build_gateway(port: SubnetPort, config: NodeConfig, keys: NodeKeys, number: int = 0) -> Gateway:
+    """Put a gateway together; the wiring that every kind of node shares. `number`: which of several it is."""
     settings = config.gateway
     spool = Spool(DataDir(config.data).spool, spool_limits(settings), time.time_ns)
     identity = NodeIdentity(
-        keys.root, keys.node, (canister_range(config.replica.subnet),), version=read_version()
+        keys.root,
+        keys.node,
+        (canister_range(config.replica.subnet),),
+        version=read_version(),
+        operator=keys.operator.principal,
+        gateway=number,
     )
     return Gateway(port, identity, settings, spool, Clocks(time.time_ns, time.monotonic_ns))
 
@@ -113,7 +118,7 @@ async def _sweep(gateway: Gateway) -> None:
             _log.warning("the spool cannot be tidied up: %s", error)
 
 
-async def run(config: NodeConfig, keys: NodeKeys) -> None:
+async def run(config: NodeConfig, keys: NodeKeys, number: int) -> None:
     """Connect to the subnet and serve until told to stop."""
     loop = asyncio.get_running_loop()
     stop = stop_event(loop)
@@ -121,7 +126,7 @@ async def run(config: NodeConfig, keys: NodeKeys) -> None:
     subnet = RemoteSubnet(DataDir(config.data).socket)
     try:
         await subnet.start(_SUBNET_START_S)
-        gateway = build_gateway(subnet, config, keys)
+        gateway = build_gateway(subnet, config, keys, number)
         gc.freeze()
         await serve(gateway, config.gateway, open_sockets(config), stop)
     finally:
@@ -163,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format=f"gateway {options.index}: %(levelname)s %(message)s")
     try:
         config = load_config(options.data, options.host, options.port)
-        uvloop.run(run(config, load_keys(config.data)))
+        uvloop.run(run(config, load_keys(config.data), options.index))
     except CanneryError as error:
         sys.stderr.write(f"gateway {options.index}: {error}\n")
         return 1
