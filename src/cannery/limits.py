@@ -279,6 +279,13 @@ SNAPSHOT_PAGE_SIZE_BYTES = 256 * 1024
 SNAPSHOT_TRANSFER_SIZE_BYTES_MAX = 2 * 1024 * 1024
 SNAPSHOT_CHECK_CPU_NS_MAX = 2_000_000_000
 SNAPSHOT_TIMER_NUMBER_MAX = 2**48
+UPGRADE_TARGET_COUNT_MAX = 1_000
+UPGRADE_BATCH_COUNT_MAX = 8
+UPGRADE_ARG_SIZE_BYTES_MAX = 1024 * 1024
+UPGRADE_TEXT_SIZE_CHARS_MAX = 1_000
+UPGRADE_WORK_COUNT = 1_000
+"""What an upgrade counts towards the work of its round, besides what its hooks touch: 200 fill a round."""
+MODULE_DIFFERENCE_COUNT_MAX = 20
 
 CANDID_HEADER_CACHED_SIZE_BYTES_MAX = 4_096
 """Foreign message headers above this size are compiled anew each time: strangers cannot fill the memory."""

@@ -6,6 +6,7 @@ from cannery import Principal
 from cannery.replica.management import fleet_types as ft
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
+from cannery.replica.management import upgrade_types as u
 
 _HASH = bytes(32)
 _SOMEBODY = Principal.self_authenticating(b"somebody")
@@ -45,6 +46,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "canister_metadata": t.CanisterMetadataArgs(canister, "candid:service"),
         "fetch_canister_logs": t.FetchLogsArgs(canister),
         "cannery_canister_list": t.CanisterListArgs(None, 10),
+        "cannery_upgrade_many": u.UpgradeManyArgs(_HASH, b"", [canister], False),
         "cannery_module_add": b"\x00asm",
         "cannery_name_set": t.NameSetArgs("name", canister),
         "cannery_operator_add": _SOMEBODY,

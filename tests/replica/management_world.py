@@ -55,6 +55,7 @@ from cannery.replica.ingress import Refused, admit
 from cannery.replica.management import types as t
 from cannery.replica.management.dispatch import METHODS
 from cannery.replica.management.running import STOP_WAITER
+from cannery.replica.management.upgrade_batch import UPGRADE_BATCH
 from cannery.replica.queries import Query, run_query
 from cannery.replica.records import CallMessage, ResponseMessage, decode_message
 from cannery.replica.rounds import RoundOutcome, run_round
@@ -273,6 +274,8 @@ def check_cycles(store: MemoryStore) -> None:
         held += records.CONTEXT.decode(data).cycles_available
     for _, data in store.scan(*keys.space_range(keys.STOPS)):
         held += STOP_WAITER.decode(data).cycles
+    for _, data in store.scan(*keys.space_range(keys.UPGRADE_BATCHES)):
+        held += UPGRADE_BATCH.decode(data).cycles
     sent = [records.STREAM_ENTRY.decode(v).message for _, v in store.scan(*keys.space_range(keys.STREAMS))]
     queued = [decode_message(v) for _, v in store.scan(*keys.space_range(keys.QUEUES))]
     for message in sent + queued:

@@ -48,6 +48,7 @@ from cannery.replica.records import (
     SubnetRecord,
     TimerMessage,
     TimerRecord,
+    UpgradeMessage,
     Visibility,
     VisibilityKind,
     encode_record,
@@ -171,6 +172,7 @@ MESSAGES = {
     "call": CallMessage(ID, 4, "sign", b"arg", 5, USER),
     "response": ResponseMessage(4, b"reply", 0, "", 3),
     "timer": TimerMessage(8),
+    "upgrade": UpgradeMessage(ID, 12, 3),
 }
 CONFIG = ReplicaConfig(
     subnet=1, operators=(USER,), routes=(Route(0, 5, 1),), prices=PriceSchedule(1, 2, 3, 4, 5, 6)

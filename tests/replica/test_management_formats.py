@@ -12,6 +12,13 @@ from cannery.replica.fleet_records import FLEET, FLEET_MODULE, FleetModule, Flee
 from cannery.replica.management.history import CHANGE, ChangeKind, ChangeRecord, LoadedSnapshot
 from cannery.replica.management.running import STOP_WAITER, StopWaiter
 from cannery.replica.management.snapshot_store import SNAPSHOT, SnapshotRecord
+from cannery.replica.management.upgrade_batch import (
+    TARGET_RESULT,
+    UPGRADE_BATCH,
+    TargetResult,
+    UpgradeBatch,
+    UpgradeEnd,
+)
 from cannery.replica.records import CallOrigin, IngressOrigin, RecordDecoder, encode_record
 
 GOLDEN = Path(__file__).parents[1] / "formats" / "management_records.json"
@@ -36,6 +43,13 @@ SNAPSHOTS = {
     "snapshot taken": SnapshotRecord(6, 3, False, bytes(32), 1000, 0, b"data", 7),
     "snapshot uploaded": SnapshotRecord(6, 3, True, b"", 1000, 500),
 }
+BATCHES = {
+    "upgrade batch": UpgradeBatch(CallOrigin(b"\x01\x02", 3), 5, bytes(32), b"arg", True, b"\x06", 7, 8),
+}
+TARGET_RESULTS = {
+    "upgrade result upgraded": TargetResult(b"\x01", UpgradeEnd.UPGRADED, bytes(32)),
+    "upgrade result failed": TargetResult(b"\x01", UpgradeEnd.FAILED, b"", 5, "text", "IC0503"),
+}
 WAITERS = {
     "stop of a user": StopWaiter(IngressOrigin(bytes(32), b"\x07", 8, b""), 9, 0),
     "stop of a canister": StopWaiter(CallOrigin(b"\x01\x02", 3, b"\x06"), 4, 5),
@@ -51,6 +65,8 @@ ALL = (
     + [(name, record, STOP_WAITER) for name, record in WAITERS.items()]
     + [(name, record, SNAPSHOT) for name, record in SNAPSHOTS.items()]
     + FLEETS
+    + [(name, record, UPGRADE_BATCH) for name, record in BATCHES.items()]
+    + [(name, record, TARGET_RESULT) for name, record in TARGET_RESULTS.items()]
 )
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from cannery.ports import WriteBatch
 from cannery.replica import keys, records
 from cannery.replica.management.running import STOP_WAITER
+from cannery.replica.management.upgrade_batch import UPGRADE_BATCH
 from cannery.replica.records import CallMessage, Lane, ResponseMessage
 from cannery.replica.view import show
 from tests.sim.failure import Broken
 
-_CYCLE_SPACES = frozenset({keys.ACCOUNTS, keys.CONTEXTS, keys.QUEUES, keys.STOPS})
+_CYCLE_SPACES = frozenset({keys.ACCOUNTS, keys.CONTEXTS, keys.QUEUES, keys.STOPS, keys.UPGRADE_BATCHES})
 _STABLE_SPACES = frozenset({keys.STABLE})
 _QUEUED_SPACES = frozenset({keys.QUEUES, keys.CALLBACKS, keys.TIMERS})
 _SPACES = _CYCLE_SPACES | _STABLE_SPACES | _QUEUED_SPACES
@@ -127,6 +128,8 @@ def _cycles_of(space: int, value: bytes) -> int:
         return records.CONTEXT.decode(value).cycles_available
     if space == keys.STOPS:
         return STOP_WAITER.decode(value).cycles
+    if space == keys.UPGRADE_BATCHES:
+        return UPGRADE_BATCH.decode(value).cycles
     message = records.decode_message(value)
     if isinstance(message, CallMessage):
         return message.cycles

@@ -8,7 +8,7 @@ canister needs stands here: results name the fields that are read, and Candid's 
 
 from __future__ import annotations
 
-from cannery.candid.python import Case, Variant, nat, nat64, record, variant
+from cannery.candid.python import Case, Variant, field, nat, nat32, nat64, record, variant
 from cannery.cdk.service import Service, method
 from cannery.protocol.principal import Principal
 
@@ -237,6 +237,57 @@ class FleetInfo:
     values: list[FleetValue]
 
 
+@record
+class UpgradeManyArgs:
+    """Arguments of `cannery_upgrade_many`.
+
+    `force` leaves the check of the interface out. `only_from` skips canisters on any other module,
+    `active_since_ns` those that have run nothing since.
+    """
+
+    module_hash: bytes
+    arg: bytes
+    targets: list[Principal]
+    force: bool
+    only_from: bytes | None = None
+    active_since_ns: nat64 | None = None
+
+
+@record
+class Upgraded:
+    """The module that a canister came from."""
+
+    from_module: bytes = field(name="from")
+
+
+@record
+class UpgradeFailure:
+    """Why a canister is as it was: reject code, text, error code, and the module that it is on."""
+
+    code: nat32
+    text: str
+    from_module: bytes | None = field(name="from")
+    error_code: str | None = None
+
+
+@variant
+class UpgradeOutcome(Variant):
+    """What became of one canister."""
+
+    upgraded: Case[Upgraded]
+    unchanged: Case[None]
+    skipped: Case[str]
+    failed: Case[UpgradeFailure]
+
+
+@record
+class UpgradeResult:
+    """A target and what became of it."""
+
+    canister_id: Principal
+    outcome: UpgradeOutcome
+
+
 class Management(Service):
     """The management canister; `Management()` needs no id."""
 
@@ -319,6 +370,10 @@ class Management(Service):
 
     @method
     def raw_rand(self) -> bytes: ...
+
+    @method
+    def cannery_upgrade_many(self, args: UpgradeManyArgs) -> list[UpgradeResult]:
+        """Upgrade up to 1,000 canisters, each in a message of its own; the answer has one result for each."""
 
 
 def install_known(

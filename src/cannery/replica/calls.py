@@ -21,6 +21,7 @@ from cannery.replica.records import (
     CallContext,
     CallOrigin,
     IngressOrigin,
+    Lane,
     Origin,
     ResponseMessage,
 )
@@ -38,6 +39,11 @@ def commit(message: MessageOverlay) -> None:
         send(state, sent.receiver, sent.sender, sent.message)
     for origin, outcome in message.answers:
         settle_ingress(state, origin, outcome)
+    if message.upgrades is not None:
+        for target, waiting in message.upgrades:
+            account = state.account_for_change(target)
+            assert account is not None, "whoever lets an upgrade wait has found its target"
+            state.scheduler.enqueue(target, account, Lane.TIMERS, waiting)
 
 
 def in_flight(message: MessageOverlay, canister_id: bytes) -> int:

@@ -1,9 +1,9 @@
 """Cycles: minting, burning, storage over time, and the line under which a canister is frozen.
 
-Law: minted - burned == balances + cycles of waiting messages + cycles still attached to open calls, after
-every round. Charges come from counts in the block's own terms (messages, bytes, keys, calls, block time),
-never from wall time. Prices are zero by default, and then nothing here moves. IC interface specification,
-"Canister cycles".
+Law: minted - burned == balances + cycles of waiting messages + cycles still attached to open calls, to stops
+and to batches of upgrades under way, after every round. Charges come from counts in the block's own terms
+(messages, bytes, keys, calls, block time), never from wall time. Prices are zero by default, and then nothing
+here moves. IC interface specification, "Canister cycles".
 """
 
 from __future__ import annotations

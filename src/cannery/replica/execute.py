@@ -37,6 +37,7 @@ from cannery.replica.records import (
     AccountRecord,
     Callback,
     CallContext,
+    CallMessage,
     CallOrigin,
     CanisterRecord,
     CanisterStatus,
@@ -60,6 +61,7 @@ from cannery.replica.targets import (
     update_kind,
 )
 from cannery.replica.timers import begin_timer, park_timer
+from cannery.replica.upgrades import run_upgrade
 from cannery.replica.view import show
 
 
@@ -76,9 +78,11 @@ def run_turn(state: RoundState, receiver: bytes, message: Message) -> None:
             calls.answer_now(state, origin, Outcome(b"", RejectCode.SYS_TRANSIENT, text, "IC0515"), receiver)
         else:
             _run_call(state, receiver, origin, message.sender, message.method, message.arg, 0)
-    else:
+    elif isinstance(message, CallMessage):
         call_origin = CallOrigin(message.caller, message.callback, message.fleet)
         _run_call(state, receiver, call_origin, message.caller, message.method, message.arg, message.cycles)
+    else:
+        run_upgrade(state, receiver, message)
     canister = state.view.canister(receiver)
     if canister is not None and canister.status is CanisterStatus.STOPPING:
         state.settling[receiver] = None

@@ -40,6 +40,8 @@ def run_hook(
     failure = runner.run(program, activation, identity, state.view.config.hook_cpu_ns_max)
     state.events.activations += 1
     if failure is not None:
+        if failure.measured:
+            state.events.verdicts += 1
         raise Reject(RejectCode(failure.code), f"{failure.text} (in {kind.name.lower()})", failure.error_code)
     state.note_work(activation.touched, activation.bytes_moved)
     size_bytes = len(arg) + activation.bytes_moved

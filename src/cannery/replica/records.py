@@ -231,11 +231,19 @@ class TimerMessage(msgspec.Struct, frozen=True, array_like=True, tag=4):
     timer: int
 
 
-Message = IngressMessage | CallMessage | ResponseMessage | TimerMessage
+class UpgradeMessage(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """An upgrade that waits for its turn at its target: whose batch it belongs to, and its place in it."""
+
+    caller: bytes
+    batch: int
+    place: int
+
+
+Message = IngressMessage | CallMessage | ResponseMessage | TimerMessage | UpgradeMessage
 
 
 class Lane(IntEnum):
-    """The queues of one canister; each has its own bound, and they take turns."""
+    """The queues of one canister; each has its own bound, and they take turns. Upgrades wait among timers."""
 
     INGRESS = 0
     CALLS = 1
@@ -409,7 +417,7 @@ def message_size_bytes(message: Message) -> int:
     """Give the bytes that a waiting message counts in its receiver's memory."""
     if isinstance(message, ResponseMessage):
         return len(message.reply) + len(message.reject_message)
-    if isinstance(message, TimerMessage):
+    if isinstance(message, (TimerMessage, UpgradeMessage)):
         return 0
     return len(message.arg) + len(message.method)
 

@@ -27,6 +27,7 @@ from cannery.replica.records import (
     ResponseMessage,
     StreamHead,
     SubnetRecord,
+    UpgradeMessage,
 )
 from cannery.replica.view import StateView, load_program
 
@@ -180,10 +181,12 @@ class MessageOverlay:
         "put",
         "scan",
         "state",
+        "upgrades",
     )
 
     def __init__(self, state: RoundState) -> None:
         self.state = state
+        self.upgrades: list[tuple[bytes, UpgradeMessage]] | None = None
         self.layer = layer = Layer(state.layer)
         self.get = layer.get
         self.put = layer.put
@@ -288,6 +291,12 @@ class MessageOverlay:
             self.outbox.append(Sent(origin.caller, responder, response))
         elif isinstance(origin, IngressOrigin):
             self.answers.append((origin, outcome))
+
+    def wait_for_upgrade(self, target: bytes, waiting: UpgradeMessage) -> None:
+        """Let an upgrade wait at a canister that is there, when this overlay is committed."""
+        if self.upgrades is None:
+            self.upgrades = []
+        self.upgrades.append((target, waiting))
 
     def touched_canisters(self) -> list[bytes]:
         """Give the canisters whose records this message set."""

@@ -60,6 +60,16 @@ def creators(request: Request, _args: object) -> None:
         )
 
 
+def canisters_or_operators(request: Request, _args: object) -> None:
+    """Let canisters in, and operators; over whom they may decide is asked for each of them."""
+    if request.from_user and not request.state.is_operator(request.caller):
+        raise _refused(
+            request,
+            "Over HTTP only operators may do this",
+            "ask the canister that controls them, or an operator",
+        )
+
+
 def controllers(request: Request, args: Targeted) -> None:
     """Let the canister's controllers in."""
     check_controller(request, args.canister_id.raw)

@@ -25,6 +25,7 @@ from cannery.replica.management import (
     snapshot_transfer,
     snapshots,
     status,
+    upgrade_many,
     watching,
 )
 from cannery.replica.management.absent import ABSENT
@@ -66,6 +67,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             operators,
             fleets,
             watching,
+            upgrade_many,
         )
         for method in group.METHODS
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from cannery.errors import RejectCode
+from cannery.errors import Reject, RejectCode
 from cannery.replica import cycles, keys
 from cannery.replica.calls import abandon_calls
 from cannery.replica.logs import drop_log
@@ -19,7 +19,8 @@ from cannery.replica.management.methods import Method, update_method
 from cannery.replica.management.modules import release_module
 from cannery.replica.management.request import Change
 from cannery.replica.management.types import VersionedCanisterId
-from cannery.replica.records import CallMessage, CallOrigin, Lane
+from cannery.replica.management.upgrade_batch import failed_target, find_batch, note_result
+from cannery.replica.records import CallMessage, CallOrigin, Lane, UpgradeMessage
 from cannery.replica.state import MessageOverlay, Outcome
 from cannery.replica.timers import drop_timers
 from cannery.replica.view import show
@@ -39,7 +40,7 @@ def clear_code(message: MessageOverlay, canister_id: bytes, what: str) -> None:
 
 
 def reject_waiting(message: MessageOverlay, canister_id: bytes, what: str) -> None:
-    """Reject the calls that wait at a stopped canister; nothing else can wait there.
+    """Reject the calls, and end the upgrades, that wait at a stopped canister; nothing else can wait there.
 
     The round's queues are emptied at once, whatever becomes of the overlay: nothing may fail afterwards.
     """
@@ -51,6 +52,11 @@ def reject_waiting(message: MessageOverlay, canister_id: bytes, what: str) -> No
         assert isinstance(waiting, CallMessage), "the lane of calls holds calls"
         outcome = Outcome(b"", RejectCode.CANISTER_REJECT, text, None, waiting.cycles)
         message.answer(CallOrigin(waiting.caller, waiting.callback), outcome, canister_id)
+    gone = Reject(RejectCode.DESTINATION_INVALID, f"Canister {show(canister_id)} was {what}", "IC0301")
+    for waiting in lanes.take_all(Lane.TIMERS):
+        assert isinstance(waiting, UpgradeMessage), "the timers of a stopped canister are parked"
+        batch = find_batch(message, waiting)
+        note_result(message, waiting, batch, failed_target(canister_id, None, gone))
     assert not lanes.waiting, "a canister stops when no other message waits"
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from cannery.cdk.schema import SchemaError, check_in_flight, decode_schema, plan_schema
 from cannery.errors import Reject, RejectCode
-from cannery.limits import CHUNKS_PER_MODULE_COUNT_MAX
+from cannery.limits import CHUNKS_PER_MODULE_COUNT_MAX, UPGRADE_WORK_COUNT
 from cannery.ports import EntryKind
 from cannery.protocol.principal import Principal
 from cannery.replica import cycles, fleets, keys
@@ -106,6 +106,7 @@ def _upgrade(
             f"Canister {show(canister_id)} is empty: use mode install",
             "IC0537",
         )
+    message.state.events.work += UPGRADE_WORK_COUNT
     flags = mode.upgrade
     old = message.module(old_hash)
     if old is not None and "pre_upgrade" in old.hooks and not (flags is not None and flags.skip_pre_upgrade):
