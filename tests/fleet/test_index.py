@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cannery.cdk.management import FleetConfigureArgs, FleetRole, FleetValue
 from cannery.client.errors import Rejected
 from cannery.fleet.directory_types import Child, ChildFilter, PoolRule, Release
 from cannery.protocol.principal import Principal
@@ -240,3 +241,31 @@ def _do(node: Node, village: Actor, act: tuple[object, ...]) -> None:
             node.restart()
         case ("upgrade",):
             node.upgrade(village, Village)
+
+
+def test_a_role_and_a_value_reach_every_member_and_the_next_one_with_a_version() -> None:
+    with Node() as node:
+        village = build_village(node)
+        old = node.actor(village.as_("ann").settle(False).canister, Cottage)
+        stopped = node.actor(village.as_("bob").settle(False).canister, Cottage)
+        node.manage("stop_canister", CanisterIdRecord(stopped.id), sender=village)
+        give = [FleetRole("smith", [node.principal("cid")])]
+        change = FleetConfigureArgs(give, [], [FleetValue("toll", "3")])
+        with pytest.raises(Rejected, match="for operators"):
+            village.as_("mallory").fleet_config_set(change)
+        result = village.fleet_config_set(change)
+        assert (result.version, result.waiting) == (1, [])
+        new = node.actor(village.as_("dot").settle(False).canister, Cottage)
+        node.manage("start_canister", CanisterIdRecord(stopped.id), sender=village)
+        for cottage in (old, stopped, new):
+            told = cottage.get_version()
+            assert (told.kind, told.version, told.config_version, told.fleet) == ("cottage", 1, 1, village.id)
+            assert cottage.toll() == "3"
+            assert cottage.as_("cid").forge() == "a sword"
+            with pytest.raises(Rejected, match="no smith"):
+                cottage.as_("ann").forge()
+        assert village.fleet_config_set(FleetConfigureArgs([], give, [])).version == 2
+        for cottage in (old, stopped, new):
+            assert cottage.get_version().config_version == 2
+            with pytest.raises(Rejected, match="no smith"):
+                cottage.as_("cid").forge()

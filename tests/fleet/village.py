@@ -17,8 +17,10 @@ from cannery import (
     record,
     update,
 )
+from cannery.cdk.management import FleetModuleArgs, Management
 from cannery.fleet.directory_types import Child, Release
 from cannery.fleet.index import Index
+from cannery.fleet.member import Member
 
 
 @record
@@ -30,6 +32,7 @@ class Deed:
 
 
 class Cottage(Canister):
+    member = Member()
     deed = StableCell(Deed, Deed(Principal.anonymous(), False))
     knocks = StableCell(nat64, 0)
 
@@ -45,6 +48,16 @@ class Cottage(Canister):
         return self.knocks.get()
 
     @query
+    def toll(self, ctx: Context) -> str | None:
+        return ctx.fleet_value("toll")
+
+    @query
+    def forge(self, ctx: Context) -> str:
+        if not ctx.has_role("smith"):
+            ctx.reject("you are no smith here")
+        return "a sword"
+
+    @query
     def owner(self, ctx: Context) -> Principal:
         return self.deed.get().owner
 
@@ -54,8 +67,15 @@ class Village(Canister):
     cottage = StableCell(Release, Release("cottage", 0, b""))
 
     @update
-    def plan(self, ctx: Context, release: Release) -> None:
+    def plan(self, ctx: Context, release: Release) -> Pending[None]:
         self.cottage.set(release)
+        return ctx.call(Management().cannery_fleet_found(), then=self.founded, saved=release)
+
+    @continuation
+    def founded(self, ctx: Context, outcome: Outcome[None], saved: Release) -> Pending[None]:
+        outcome.unwrap()
+        module = FleetModuleArgs(saved.module_hash, saved.kind, saved.version)
+        return ctx.call(Management().cannery_fleet_module_put(module))
 
     @update
     def settle(self, ctx: Context, fails: bool) -> Child | Pending[Child]:

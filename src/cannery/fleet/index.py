@@ -15,6 +15,7 @@ from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import FleetStatus
 from cannery.fleet.nursery import Nursery
 from cannery.fleet.rights import require_operator
+from cannery.fleet.trust import Trust
 
 __all__ = ["Index"]
 
@@ -26,6 +27,7 @@ class Index(Component, prefix="fleet"):
     directory = Directory()
     nursery = Nursery()
     departures = Departures()
+    trust = Trust()
 
     @query
     def fleet_status(self, ctx: Context) -> FleetStatus:
