@@ -8,6 +8,7 @@ import pytest
 
 from cannery import Principal
 from cannery.replica import keys, records
+from cannery.replica.block import Ingress
 from cannery.replica.management import fleet_types as ft
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
@@ -22,6 +23,7 @@ from tests.replica.management_world import (
     encode_argument,
     make_puppet,
     order_argument,
+    order_result,
     puppet_call,
 )
 
@@ -213,6 +215,48 @@ def test_a_call_keeps_the_stamp_that_it_was_sent_with() -> None:
     assert decode_seen(result.reply).caller_fleet == fleet.index
     assert _fleet_of(fleet, one) == b""
     assert fleet.seen(one, other).caller_fleet is None
+
+
+def _operator_goes(fleet: Fleet, _one: Principal) -> Ingress:
+    arg = encode_argument("cannery_operator_remove", OWNER)
+    return fleet.world.ingress(OPERATOR, MANAGEMENT, "cannery_operator_remove", arg)
+
+
+def _module_goes(fleet: Fleet, _one: Principal) -> Ingress:
+    arg = encode_argument("cannery_fleet_module_remove", fleet.module())
+    order = order_argument(MANAGEMENT, "cannery_fleet_module_remove", arg)
+    return fleet.world.ingress(OPERATOR, fleet.index, "order", order)
+
+
+def _custody(fleet: Fleet, one: Principal) -> Ingress:
+    args = t.UpdateSettingsArgs(one, t.CanisterSettings(controllers=[STRANGER]))
+    arg = encode_argument("update_settings", args)
+    return fleet.world.ingress(OWNER, MANAGEMENT, "update_settings", arg)
+
+
+def _its_holder_goes(fleet: Fleet, one: Principal) -> Ingress:
+    parent = fleet.create(fleet.module(), [OWNER])
+    settings = t.CanisterSettings(controllers=[OWNER, parent])
+    fleet.world.manage(OWNER, "update_settings", t.UpdateSettingsArgs(one, settings))
+    return _custody(fleet, parent)
+
+
+@pytest.mark.parametrize("change", [_operator_goes, _module_goes, _custody, _its_holder_goes])
+def test_within_a_round_no_stamp_outlasts_its_reason(change: Callable[[Fleet, Principal], Ingress]) -> None:
+    fleet = Fleet()
+    world = fleet.world
+    world.manage(OPERATOR, "cannery_operator_add", OWNER)
+    one = fleet.create(fleet.module(), [OWNER])
+    see = order_argument(fleet.witness, "see", EMPTY_ARG)
+    calls = [world.ingress(STRANGER, one, "order", see) for _ in range(8)]
+    changing = change(fleet, one)
+    number = world.number
+    world.block(*calls[:1], changing, *calls[1:])
+    assert world.number == number + 1, "all of it was one round"
+    stamps = [decode_seen(order_result(world.answer(c.request_id)).reply).caller_fleet for c in calls]
+    kept = stamps.count(fleet.index)
+    assert 0 < kept < len(calls)
+    assert stamps == [fleet.index] * kept + [None] * (len(calls) - kept)
 
 
 def test_a_fleet_goes_with_its_index() -> None:
