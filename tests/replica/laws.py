@@ -44,8 +44,12 @@ def _cycles_of(message: records.Message) -> int:
 
 
 def check_memory(reader: StoreReader) -> None:
-    """An account's memory equals the bytes of live keys and values, waiting messages and saved values."""
+    """An account's memory equals the bytes of live keys and values, waiting messages and saved values.
+
+    Its key count equals the number of live keys.
+    """
     stable: dict[bytes, int] = {}
+    counts = _count(reader, keys.STABLE)
     queued: dict[bytes, int] = {}
     for key, value in reader.scan(*keys.space_range(keys.STABLE)):
         owner = keys.owner_of(key)
@@ -64,8 +68,10 @@ def check_memory(reader: StoreReader) -> None:
         owner = keys.owner_of(key)
         account = records.ACCOUNT.decode(data)
         assert account.memory_bytes == stable.pop(owner, 0)
+        assert account.key_count == counts.pop(owner, 0)
+        assert account.messages >= account.rejects + account.traps
         assert account.queued_bytes == queued.pop(owner, 0)
-    assert stable == {}
+    assert stable == counts == {}
     assert queued == {}
 
 

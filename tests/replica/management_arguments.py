@@ -46,6 +46,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "canister_metadata": t.CanisterMetadataArgs(canister, "candid:service"),
         "fetch_canister_logs": t.FetchLogsArgs(canister),
         "cannery_canister_list": t.CanisterListArgs(None, 10),
+        "cannery_status_many": [canister],
         "cannery_upgrade_many": u.UpgradeManyArgs(_HASH, b"", [canister], False),
         "cannery_module_add": b"\x00asm",
         "cannery_name_set": t.NameSetArgs("name", canister),

@@ -69,7 +69,7 @@ CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand",
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}
 INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
 FLEET_READERS = {"cannery_fleet_info"}
-BY_TARGET = {"cannery_upgrade_many"}
+BY_TARGET = {"cannery_status_many", "cannery_upgrade_many"}
 """Operators over HTTP and canisters: over whom they may decide is asked for each target."""
 
 

@@ -238,6 +238,44 @@ class FleetInfo:
 
 
 @record
+class CanisterReport:
+    """A canister's figures, as `cannery_status_many` tells them.
+
+    `kind` and `version` are those of its module in the registry of its fleet; `burned` to `traps` count from
+    its creation; `active_ns` is the time of the last message that it ran.
+    """
+
+    fleet: Principal | None
+    kind: str | None
+    version: nat64 | None
+    module_hash: bytes | None
+    running: CanisterState
+    cycles: nat
+    burned: nat
+    memory_size: nat
+    key_count: nat64
+    messages: nat64
+    rejects: nat64
+    traps: nat64
+    queued: nat64
+    calls_open: nat64
+    created_ns: nat64
+    installed_ns: nat64
+    active_ns: nat64
+    frozen: bool
+    idle_burned_per_day: nat
+    controllers: list[Principal]
+
+
+@record
+class StatusManyResult:
+    """A target and its figures, where the caller may see them."""
+
+    canister_id: Principal
+    status: CanisterReport | None
+
+
+@record
 class UpgradeManyArgs:
     """Arguments of `cannery_upgrade_many`.
 
@@ -370,6 +408,10 @@ class Management(Service):
 
     @method
     def raw_rand(self) -> bytes: ...
+
+    @method
+    def cannery_status_many(self, targets: list[Principal]) -> list[StatusManyResult]:
+        """Tell the figures of up to 1,000 canisters."""
 
     @method
     def cannery_upgrade_many(self, args: UpgradeManyArgs) -> list[UpgradeResult]:

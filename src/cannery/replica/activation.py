@@ -183,6 +183,7 @@ class Activation:
         old = self._get(full)
         if old is None:
             self._account.memory_bytes += len(key) + size_bytes
+            self._account.key_count += 1
         else:
             self._account.memory_bytes += size_bytes - len(old)
         self._put(full, value)
@@ -197,6 +198,7 @@ class Activation:
         if old is None:
             return False
         self._account.memory_bytes -= len(key) + len(old)
+        self._account.key_count -= 1
         self._put(full, None)
         return True
 
@@ -205,11 +207,13 @@ class Activation:
         if not self._may_write:
             raise self._refusal("delete")
         prefix_size = len(self._prefix)
-        freed = 0
+        count = freed = 0
         for key, value in self._overlay.scan(*self._bounds(start, end)):
-            self.touched += 1
+            count += 1
             freed += len(key) - prefix_size + len(value)
+        self.touched += count
         self._account.memory_bytes -= freed
+        self._account.key_count -= count
         self._overlay.delete_range(*self._bounds(start, end))
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:

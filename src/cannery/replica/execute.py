@@ -337,6 +337,10 @@ def _run_activation(
 def _book_failure(state: RoundState, activation: Activation, failure: Failure) -> None:
     """Charge and log a message that left no other trace; after a verdict nothing that it counted is used."""
     state.events.traps += 1
+    own = state.account_for_change(activation.canister_id)
+    assert own is not None, "each canister has an account"
+    own.messages += 1
+    own.traps += 1
     prices = state.view.config.prices
     if failure.measured:
         state.events.verdicts += 1
@@ -354,6 +358,9 @@ def _commit(state: RoundState, message: MessageOverlay, activation: Activation) 
     account = _own_account(message, canister_id)
     account.version += 1
     account.active_ns = state.time_ns
+    account.messages += 1
+    if activation.rejection is not None:
+        account.rejects += 1
     calls.commit(message)
     cost = _cost(state.view.config.prices, activation)
     if cost:

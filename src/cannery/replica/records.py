@@ -88,8 +88,9 @@ class AccountRecord(msgspec.Struct, array_like=True):
     (`copy.copy`). `memory_bytes` counts live stable keys and values, `queued_bytes` waiting messages and
     saved values. `lanes` is empty where nothing waits, else (first, next) of each lane in the order of
     `Lane`. `snapshot_bytes` counts the canister's snapshots with their full sizes. `key_count` counts live
-    stable keys; `messages`, `rejects` and `traps` count what the canister has run, and how that ended. Its
-    fleet is told once when the balance falls under `alarm_cycles`; `alarm_told` until it is above again.
+    stable keys; `messages` counts what the canister has run (methods, continuations, timers), `rejects` those
+    that refused their caller, `traps` those that failed; in a store of an older version all four begin at 0.
+    Its fleet is told once when the balance falls under `alarm_cycles`; `alarm_told` until it is above again.
     """
 
     cycles: int = 0

@@ -25,6 +25,7 @@ from cannery.replica.management import (
     snapshot_transfer,
     snapshots,
     status,
+    status_many,
     upgrade_many,
     watching,
 )
@@ -62,6 +63,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             snapshot_load,
             snapshot_transfer,
             status,
+            status_many,
             modules,
             names,
             operators,

@@ -36,7 +36,7 @@ def clear_code(message: MessageOverlay, canister_id: bytes, what: str) -> None:
     message.delete_range(*keys.owned_range(keys.STABLE, canister_id))
     account = message.account(canister_id)
     assert account is not None, "whoever clears a canister has found it"
-    account.memory_bytes = 0
+    account.memory_bytes = account.key_count = 0
 
 
 def reject_waiting(message: MessageOverlay, canister_id: bytes, what: str) -> None:

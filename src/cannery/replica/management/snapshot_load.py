@@ -117,7 +117,8 @@ def _put_state(change: Change, target: bytes, archive: bytes, start: int) -> Non
         put(prefix + key, value)
         count += 1
         size_bytes += len(key) + len(value)
-    change.account(target).memory_bytes = size_bytes
+    account = change.account(target)
+    account.memory_bytes, account.key_count = size_bytes, count
     message.state.note_work(count, size_bytes)
 
 
