@@ -10,10 +10,12 @@ from cannery.cdk.management import FleetConfigureArgs, FleetRole, FleetValue
 from cannery.client.errors import Rejected
 from cannery.fleet.directory_types import Child, ChildFilter, PoolRule, Release
 from cannery.protocol.principal import Principal
+from cannery.replica.block import ReplicaConfig
 from cannery.replica.management.types import (
     CanisterIdRecord,
     CanisterListArgs,
     CanisterSettings,
+    StopArgs,
     UpdateSettingsArgs,
 )
 from cannery.testing import Node
@@ -269,3 +271,35 @@ def test_a_role_and_a_value_reach_every_member_and_the_next_one_with_a_version()
             assert cottage.get_version().config_version == 2
             with pytest.raises(Rejected, match="no smith"):
                 cottage.as_("cid").forge()
+
+
+def test_a_canister_whose_creation_was_never_answered_is_found_and_goes_into_the_pool() -> None:
+    with Node(config=ReplicaConfig(activation_count_max=1)) as node:
+        village = build_village(node)
+        village.as_("ann").settle.submit(False)
+        node.step()
+        assert canisters(node) == {village.id}, "the creation waits for its turn, behind the stop"
+        node.manage("cannery_stop_canister", StopArgs(village.id, True))
+        node.manage("start_canister", CanisterIdRecord(village.id))
+        node.run()
+        assert len(canisters(node)) == 2
+        assert village.fleet_status().children == 0
+        for _ in range(3):
+            village.fleet_orphans_find()
+            node.run()
+            node.advance(seconds=601)
+        assert village.fleet_status().pool == 1
+        assert village.as_("ann").settle(False).canister in canisters(node)
+        assert len(canisters(node)) == 2
+
+
+def test_what_is_listed_is_no_orphan() -> None:
+    with Node() as node:
+        village = build_village(node)
+        village.fleet_pool_set(PoolRule(1, 0))
+        child = village.as_("ann").settle(False)
+        for _ in range(3):
+            village.fleet_orphans_find()
+            node.advance(seconds=601)
+        assert village.fleet_child(child.canister) == child
+        assert village.fleet_status().pool == 1

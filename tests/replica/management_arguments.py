@@ -56,6 +56,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "cannery_fleet_module_remove": _HASH,
         "cannery_fleet_configure": ft.FleetConfigureArgs([], [], [ft.FleetValue("open", "yes")]),
         "cannery_fleet_info": canister,
+        "cannery_fleet_members": ft.FleetMembersArgs(canister, None, 10),
         "cannery_operator_remove": _SOMEBODY,
     }
     if method in special:

@@ -68,7 +68,7 @@ CONTROLLERS_OR_OPERATORS = {
 CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand", "cannery_fleet_found"}
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}
 INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
-FLEET_READERS = {"cannery_fleet_info"}
+FLEET_READERS = {"cannery_fleet_info", "cannery_fleet_members"}
 BY_TARGET = {"cannery_status_many", "cannery_upgrade_many"}
 """Operators over HTTP and canisters: over whom they may decide is asked for each target."""
 

@@ -226,6 +226,15 @@ class FleetConfigureResult:
 
 
 @record
+class FleetMembersArgs:
+    """A page of a fleet's members, in the order of their ids, from the one behind `after`."""
+
+    fleet: Principal
+    after: Principal | None
+    limit: nat32
+
+
+@record
 class FleetInfo:
     """A fleet as the node knows it."""
 
@@ -402,6 +411,10 @@ class Management(Service):
     @method
     def cannery_fleet_configure(self, args: FleetConfigureArgs) -> FleetConfigureResult:
         """Change roles and values for all members at once."""
+
+    @method
+    def cannery_fleet_members(self, args: FleetMembersArgs) -> list[Principal]:
+        """List members of a fleet, 1,000 at a time: the index, its controllers and operators may."""
 
     @method
     def cannery_fleet_info(self, fleet: Principal) -> FleetInfo: ...

@@ -94,6 +94,11 @@ class Departures(Component, prefix="fleet.departures"):
         self._send(ctx, canister, Leaving(recycle, 0, 0, ctx.now_ns, 0))
         return LeaveResult.ok()
 
+    def collect(self, ctx: Context, canister: Principal) -> None:
+        """Empty a canister of the fleet that is no child and put it into the pool."""
+        if self.leaving.get(canister) is None and len(self.leaving) < LEAVING_COUNT_MAX:
+            self._send(ctx, canister, Leaving(True, 0, 0, ctx.now_ns, 0))
+
     def note_custody(self, ctx: Context, child: Child, text: str) -> None:
         """Note that somebody else controls a child: the index has no power over it any more."""
         self.leaving.delete(child.canister)
@@ -145,8 +150,10 @@ class Departures(Component, prefix="fleet.departures"):
                 self._send(ctx, canister, following)
             else:
                 self._end(canister, leaving, child, is_gone=not outcome.ok)
-        elif outcome.error_code == NO_CONTROLLER and child is not None:
-            self.note_custody(ctx, child, outcome.reject_message)
+        elif outcome.error_code == NO_CONTROLLER:
+            self.leaving.delete(canister)
+            if child is not None:
+                self.note_custody(ctx, child, outcome.reject_message)
         else:
             ctx.log(f"{canister} is not out yet ({_steps(leaving)[leaving.step]}): {outcome.reject_message}")
             self._pause(ctx, canister, leaving)

@@ -14,6 +14,7 @@ from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import FleetStatus
 from cannery.fleet.nursery import Nursery
+from cannery.fleet.orphans import Orphans
 from cannery.fleet.rights import require_operator
 from cannery.fleet.trust import Trust
 
@@ -27,6 +28,7 @@ class Index(Component, prefix="fleet"):
     directory = Directory()
     nursery = Nursery()
     departures = Departures()
+    orphans = Orphans()
     trust = Trust()
 
     @query

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cannery.candid.python import nat64, record
+from cannery.candid.python import nat32, nat64, record
 from cannery.protocol.principal import Principal
 
 
@@ -49,6 +49,15 @@ class FleetConfigureResult:
 
     version: nat64
     waiting: list[Principal]
+
+
+@record
+class FleetMembersArgs:
+    """A page of a fleet's members, in the order of their ids, from the one behind `after`."""
+
+    fleet: Principal
+    after: Principal | None
+    limit: nat32
 
 
 @record

@@ -8,6 +8,7 @@ stopped, frozen or not made yet included.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from cannery.limits import (
     FLEET_COUNT_MAX,
     FLEET_HOLDER_COUNT_MAX,
     FLEET_NAME_SIZE_BYTES_MAX,
+    FLEET_PAGE_COUNT_MAX,
     FLEET_VALUE_COUNT_MAX,
     FLEET_VALUE_SIZE_BYTES_MAX,
 )
@@ -29,6 +31,7 @@ from cannery.replica.management.fleet_types import (
     FleetConfigureArgs,
     FleetConfigureResult,
     FleetInfo,
+    FleetMembersArgs,
     FleetModuleArgs,
     FleetRole,
     FleetValue,
@@ -50,6 +53,11 @@ def _indexes(request: Request, _args: object) -> None:
             f"{show(request.caller)} is the index of no fleet: a canister becomes one by calling "
             "cannery_fleet_found"
         )
+
+
+def _member_readers(request: Request, args: FleetMembersArgs) -> None:
+    """Let in whom `_fleet_readers` lets in."""
+    _fleet_readers(request, args.fleet)
 
 
 def _fleet_readers(request: Request, fleet: Principal) -> None:
@@ -225,6 +233,16 @@ def _values(reader: StoreReader, fleet: bytes) -> list[FleetValue]:
     return [FleetValue(key[head:].decode(), data.decode()) for key, data in stored]
 
 
+def _members(request: Request, args: FleetMembersArgs) -> list[Principal]:
+    fleet = args.fleet.raw
+    head = len(keys.owned(keys.FLEET_MEMBERS, fleet))
+    start, end = keys.owned_range(keys.FLEET_MEMBERS, fleet)
+    if args.after is not None:
+        start = keys.owned(keys.FLEET_MEMBERS, fleet, args.after.raw) + b"\x00"
+    limit = max(1, min(args.limit, FLEET_PAGE_COUNT_MAX))
+    return [Principal(key[head:]) for key, _ in islice(request.reader.scan(start, end), limit)]
+
+
 def _list(request: Request, _args: None) -> list[Principal]:
     return [Principal(keys.owner_of(key)) for key, _ in request.reader.scan(*keys.space_range(keys.FLEETS))]
 
@@ -246,5 +264,6 @@ METHODS: tuple[Method, ...] = (
         from_users=False,
     ),
     status_method("cannery_fleet_info", Principal, FleetInfo, _fleet_readers, _info),
+    status_method("cannery_fleet_members", FleetMembersArgs, list[Principal], _member_readers, _members),
     query_method("cannery_fleet_list", None, list[Principal], operators, _list),
 )
