@@ -49,3 +49,9 @@ class Reject(CanneryError):
 
 class Trap(CanneryError):
     """A message failed: its writes are dropped and its caller gets a reject with this text."""
+
+
+class BadArgument(Trap):
+    """A message's argument is not what its method expects: a trap that its sender pays for, not the
+    canister.
+    """

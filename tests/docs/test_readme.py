@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import msgspec.structs
 import pytest
 
 from cannery import limits
 from cannery.cdk.build import build_module
 from cannery.node.config import LimitsSection, ModulesSection, NodeSection
 from cannery.node.gateway.settings import GatewaySettings
-from cannery.replica.block import PriceSchedule
+from cannery.replica.prices import FREE, IC
 from tests.cdk.test_module_file import load
 from tests.clients.conftest import JS_HOME, RunScript, icp_tool, run_script
 from tests.docs.transcript import DOCUMENTED_URL, Normaliser, Step, blocks_of, run_steps, steps_of
@@ -154,9 +155,10 @@ def test_settings_and_their_defaults() -> None:
         assert rows, f"configuration.md has no table for [{section}]"
         for name, shown in rows:
             assert spelled(getattr(values, name)) == shown, f"default of {section}.{name}"
-    _, _, prices = text.partition("## `[prices]`")
-    documented = set(re.findall(r"`(\w+)`", prices.partition("\n## ")[0]))
-    assert documented == set(PriceSchedule.__struct_fields__)
+    _, _, rest = text.partition("## `[prices]`")
+    prices = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \|", rest.partition("\n## ")[0], re.MULTILINE)
+    for schedule, place in ((FREE, 1), (IC, 2)):
+        assert {row[0]: int(row[place]) for row in prices} == msgspec.structs.asdict(schedule)
 
 
 def test_every_setting_of_the_gateway_is_known() -> None:

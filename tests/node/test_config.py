@@ -7,12 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cannery.limits import DISK_RESERVE_BYTES
 from cannery.node.config import ConfigError, LimitsSection, ModulesSection, NodeSection, load_config
 from cannery.node.data_dir import DataDir, DataDirError, load_keys, open_data_dir
 from cannery.node.gateway.settings import GatewaySettings
 from cannery.replica.block import PriceSchedule
+from cannery.replica.prices import IC
 
 
 def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
@@ -38,6 +40,16 @@ def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
     assert config.gateway.requests_per_address_per_s == 10.5
 
 
+def test_a_schedule_of_prices_is_named_and_single_prices_override_it(tmp_path: Path) -> None:
+    assert load_config(tmp_path).replica.prices == PriceSchedule()
+    (tmp_path / "cannery.toml").write_text('[prices]\nschedule = "ic"\n')
+    assert load_config(tmp_path).replica.prices == IC
+    (tmp_path / "cannery.toml").write_text('[prices]\ncreation = 0\nschedule = "ic"\n')
+    assert load_config(tmp_path).replica.prices == replace(IC, creation=0)
+    (tmp_path / "cannery.toml").write_text('[prices]\nschedule = "free"\nper_call = 3\n')
+    assert load_config(tmp_path).replica.prices == PriceSchedule(per_call=3)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -50,6 +62,10 @@ def test_defaults_overrides_and_a_full_file(tmp_path: Path) -> None:
         ("[limits]\nmessage_cpu_ms_max = 0\n", "limits.message_cpu_ms_max must be at least 1"),
         ("[prices]\nper_mesage = 1\n", "prices.per_mesage is not a setting; there are .*per_message"),
         ("[prices]\nper_message = -1\n", "must not be negative"),
+        ("[prices]\nper_message = 'x'\n", "prices.per_message is a number of cycles, not 'x'"),
+        ("[prices]\nper_message = 0.5\n", r"\$\.prices"),
+        ("[prices]\nschedule = 'dear'\n", "prices.schedule 'dear' is unknown; there are free, ic"),
+        ("[prices]\nschedule = 1\n", "prices.schedule 1 is unknown"),
         ("[gateway]\nnope = 1\n", "gateway.nope is not a setting"),
         ("[gateway]\nrequests_per_address_per_s = 0\n", "requests_per_address_per_s must be more than 0"),
         ("[gateway]\nconnection_count_max = -1\n", "must not be negative"),

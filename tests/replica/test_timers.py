@@ -99,6 +99,7 @@ def test_timers_of_a_stopped_canister_are_parked_and_fire_after_its_start() -> N
 def test_timers_of_a_frozen_canister_are_parked_until_it_is_topped_up() -> None:
     world = World()
     canister = world.add(puppet(), cycles=10)
+    world.call(canister, "run", pack([["put", b"k", b"v"], ["reply", b""]]))
     _set(world, canister, 1, 0, ["put", b"n", b"1"])
     prices = PriceSchedule(storage_per_gib_second=10**9)
     world.round(Configure(ReplicaConfig(prices=prices)))

@@ -28,7 +28,7 @@ from cannery.cdk.guards import Refuse
 from cannery.cdk.part import NO_ANSWER, SYSTEM_ATTRIBUTE, InternalHandler
 from cannery.cdk.refusal import Refusal
 from cannery.cdk.waiter import Continued
-from cannery.errors import RejectCode, Trap
+from cannery.errors import BadArgument, RejectCode, Trap
 from cannery.ports import EntryKind, System
 
 Runner = Callable[[System], None]
@@ -136,7 +136,7 @@ def _method_runner(d: Description, entry: MethodEntry) -> Runner:
         try:
             args = decode(system.arg)
         except CandidError as error:
-            raise Trap(f"{entry.name} expects {_spell_types(entry.args)}: {error}") from None
+            raise BadArgument(f"{entry.name} expects {_spell_types(entry.args)}: {error}") from None
         instance = new(cls)
         instance.__dict__[SYSTEM_ATTRIBUTE] = system
         answer(system, function(instance, Context(system, continuations, timers, answerer), *args))

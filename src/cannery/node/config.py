@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import msgspec.structs
 
 from cannery.errors import CanneryError
 from cannery.limits import (
@@ -26,6 +27,7 @@ from cannery.limits import (
 )
 from cannery.node.gateway.settings import GatewaySettings
 from cannery.replica.block import PriceSchedule, ReplicaConfig
+from cannery.replica.prices import SCHEDULES
 
 CONFIG_FILE: Final = "cannery.toml"
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -78,7 +80,7 @@ class ConfigFile(_Section, frozen=True, forbid_unknown_fields=True):
     node: NodeSection = NodeSection()
     limits: LimitsSection = LimitsSection()
     modules: ModulesSection = ModulesSection()
-    prices: dict[str, int] = {}
+    prices: dict[str, int | str] = {}
     gateway: dict[str, object] = {}
 
 
@@ -126,8 +128,6 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
     for name in limits.__struct_fields__:
         if getattr(limits, name) < 1:
             raise ConfigError(f"limits.{name} must be at least 1")
-    known = set(PriceSchedule.__struct_fields__)
-    _check_names("prices", file.prices, known)
     return NodeConfig(
         data=folder,
         host=file.node.host,
@@ -137,7 +137,7 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
         no_progress_ms_max=file.node.no_progress_ms_max,
         stop_ms_max=file.node.stop_ms_max,
         replica=ReplicaConfig(
-            prices=PriceSchedule(**file.prices),
+            prices=_prices(file.prices),
             third_party_imports=tuple(sorted(set(file.modules.third_party_imports))),
             message_cpu_ns_max=limits.message_cpu_ms_max * _MS,
             hook_cpu_ns_max=limits.hook_cpu_ms_max * _MS,
@@ -150,6 +150,23 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
         ),
         gateway=_gateway_settings(file.gateway),
     )
+
+
+def _prices(values: Mapping[str, int | str]) -> PriceSchedule:
+    """Give the schedule that is named, with the single prices that stand beside it."""
+    _check_names("prices", values, {"schedule", *PriceSchedule.__struct_fields__})
+    name = values.get("schedule", "free")
+    schedule = SCHEDULES.get(str(name))
+    if schedule is None:
+        raise ConfigError(f"prices.schedule {name!r} is unknown; there are {', '.join(sorted(SCHEDULES))}")
+    single: dict[str, int] = {}
+    for setting, value in values.items():
+        if setting == "schedule":
+            continue
+        if isinstance(value, str):
+            raise ConfigError(f"prices.{setting} is a number of cycles, not {value!r}")
+        single[setting] = value
+    return msgspec.structs.replace(schedule, **single)
 
 
 def _gateway_settings(values: Mapping[str, object]) -> GatewaySettings:

@@ -49,7 +49,11 @@ _HAS_SAVED: Final = frozenset((EntryKind.CONTINUATION, EntryKind.TIMER))
 
 
 class Activation:
-    """The system of one activation that runs within a message: methods, continuations, timers, hooks."""
+    """The system of one activation that runs within a message: methods, continuations, timers, hooks.
+
+    `fee` is what the message costs before it runs, `payer` the canister that pays it where this one refuses
+    the message; None: nobody.
+    """
 
     __slots__ = (
         "_account",
@@ -68,17 +72,20 @@ class Activation:
         "answering_call",
         "arg",
         "bytes_moved",
+        "call_bytes",
         "caller",
         "caller_fleet",
         "calls_made",
         "canister_id",
         "context",
         "cycles_attached",
+        "fee",
         "kind",
         "lines",
         "name",
         "now_ns",
         "ordinal",
+        "payer",
         "rejection",
         "reply_data",
         "touched",
@@ -98,6 +105,8 @@ class Activation:
         *,
         ordinal: int,
         caller_fleet: bytes = b"",
+        fee: int = 0,
+        payer: bytes | None = None,
         waits: bool = False,
         writes: bool = True,
         context: int = 0,
@@ -126,6 +135,8 @@ class Activation:
         self.canister_id = canister_id
         self.now_ns = overlay.state.time_ns
         self.ordinal = ordinal
+        self.fee = fee
+        self.payer = payer
         self.waits = waits
         self.context = context
         self.cycles_attached = cycles_attached
@@ -133,6 +144,7 @@ class Activation:
         self.reply_data: bytes | None = None
         self.rejection: tuple[int, str] | None = None
         self.calls_made = 0
+        self.call_bytes = 0
         self.lines: list[str] | None = None
         self.touched = 0
         self.bytes_moved = 0
@@ -296,6 +308,7 @@ class Activation:
             self._calls = {}
         self._calls[number] = request.continuation is not None
         self.calls_made += 1
+        self.call_bytes += len(request.arg)
         self.bytes_moved += len(request.arg)
         return number
 

@@ -32,7 +32,12 @@ GENESIS_ROOT = bytes(32)
 
 
 class PriceSchedule(msgspec.Struct, frozen=True, array_like=True):
-    """What counted work costs, in cycles; zero: nothing."""
+    """What counted work costs, in cycles; zero: nothing.
+
+    Every activation costs `per_message`, and `per_byte` of its argument, of the values that it writes or
+    scans, of its answer and of the arguments of its calls; a signed call `per_ingress` and its bytes beside.
+    A call to another canister costs its sender `per_call`, and `per_call_byte` of argument and response.
+    """
 
     per_message: int = 0
     per_byte: int = 0
@@ -40,6 +45,9 @@ class PriceSchedule(msgspec.Struct, frozen=True, array_like=True):
     per_call: int = 0
     storage_per_gib_second: int = 0
     creation: int = 0
+    per_ingress: int = 0
+    per_ingress_byte: int = 0
+    per_call_byte: int = 0
 
 
 class Route(msgspec.Struct, frozen=True, array_like=True):

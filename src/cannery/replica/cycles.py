@@ -9,15 +9,21 @@ here moves. IC interface specification, "Canister cycles".
 from __future__ import annotations
 
 from cannery.errors import Reject, RejectCode
-from cannery.limits import CYCLES_MINTED_MAX
+from cannery.limits import CYCLES_MINTED_MAX, RESPONSE_PRICED_SIZE_BYTES_MAX
 from cannery.replica.block import PriceSchedule, ReplicaConfig
-from cannery.replica.records import AccountRecord, CanisterRecord, memory_size_bytes
+from cannery.replica.prices import FREE
+from cannery.replica.records import AccountRecord, CanisterRecord
 from cannery.replica.state import MessageOverlay, RoundState
 from cannery.replica.timers import unpark_timers
 from cannery.replica.view import show
 
 _GIB_SECOND = (1 << 30) * 1_000_000_000
 _DAY_S = 86_400
+
+
+def priced_size_bytes(account: AccountRecord) -> int:
+    """Give the bytes that cost storage: all but what waits in queues, which strangers could fill."""
+    return account.memory_bytes + account.chunk_bytes + account.snapshot_bytes
 
 
 def storage_due(
@@ -33,7 +39,7 @@ def storage_due(
     elapsed_ns = now_ns - max(account.charged_ns, priced_from_ns)
     if elapsed_ns <= 0:
         return 0, account.charged_rest
-    return divmod(memory_size_bytes(account) * elapsed_ns * price + account.charged_rest, _GIB_SECOND)
+    return divmod(priced_size_bytes(account) * elapsed_ns * price + account.charged_rest, _GIB_SECOND)
 
 
 def settle_account(state: RoundState, account: AccountRecord) -> None:
@@ -162,7 +168,7 @@ def balance_now(config: ReplicaConfig, account: AccountRecord, now_ns: int, pric
 
 def idle_burned_per_day(config: ReplicaConfig, account: AccountRecord) -> int:
     """Give what a day of storage costs a canister."""
-    return (memory_size_bytes(account) * config.prices.storage_per_gib_second * _DAY_S) >> 30
+    return (priced_size_bytes(account) * config.prices.storage_per_gib_second * _DAY_S) >> 30
 
 
 def freezing_limit(config: ReplicaConfig, canister: CanisterRecord, account: AccountRecord) -> int:
@@ -170,7 +176,7 @@ def freezing_limit(config: ReplicaConfig, canister: CanisterRecord, account: Acc
     price = config.prices.storage_per_gib_second
     if not price:
         return 0
-    return (memory_size_bytes(account) * price * canister.settings.freezing_threshold_s) >> 30
+    return (priced_size_bytes(account) * price * canister.settings.freezing_threshold_s) >> 30
 
 
 def shortage(
@@ -182,7 +188,7 @@ def shortage(
     fee: int = 0,
 ) -> int:
     """Give the cycles that a canister lacks for an update with this fee; 0: none."""
-    if config.prices == _FREE:
+    if config.prices == FREE:
         return 0
     needed = freezing_limit(config, canister, account) + fee
     return max(0, needed - balance_now(config, account, now_ns, priced_from_ns))
@@ -199,19 +205,26 @@ def is_frozen(
     return shortage(config, canister, account, now_ns, priced_from_ns) > 0
 
 
-def work_cost(prices: PriceSchedule, size_bytes: int, touched: int, calls_made: int) -> int:
-    """Give what an activation costs: its argument and the values it moved, keys it touched, calls it made."""
+def message_fee(prices: PriceSchedule, size_bytes: int, *, is_ingress: bool = False) -> int:
+    """Give what a message costs before it runs; its sender can know it."""
+    fee = prices.per_message + prices.per_byte * size_bytes
+    if is_ingress:
+        fee += prices.per_ingress + prices.per_ingress_byte * size_bytes
+    return fee
+
+
+def work_cost(
+    prices: PriceSchedule, bytes_moved: int, touched: int, calls_made: int = 0, call_bytes: int = 0
+) -> int:
+    """Give what an activation costs beside its fee: values it moved, keys it touched, calls it made."""
     return (
-        prices.per_message
-        + prices.per_byte * size_bytes
+        prices.per_byte * bytes_moved
         + prices.per_key * touched
         + prices.per_call * calls_made
+        + prices.per_call_byte * call_bytes
     )
 
 
-def message_fee(prices: PriceSchedule, size_bytes: int) -> int:
-    """Give what a message costs before it runs."""
-    return prices.per_message + prices.per_byte * size_bytes
-
-
-_FREE = PriceSchedule()
+def response_cost(prices: PriceSchedule, size_bytes: int) -> int:
+    """Give what a response costs who called; bounded, as it is the callee who decides on its size."""
+    return prices.per_call_byte * min(size_bytes, RESPONSE_PRICED_SIZE_BYTES_MAX)

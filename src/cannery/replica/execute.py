@@ -21,6 +21,7 @@ from cannery.replica.cycles import (
     credit_account,
     is_frozen,
     message_fee,
+    response_cost,
     settle_account,
     thaw,
     work_cost,
@@ -132,7 +133,9 @@ def _run_method(
     _settle(state, canister_id)
     message = MessageOverlay(state)
     account = _own_account(message, canister_id)
-    require_cycles(view, canister_id, canister, account, state.time_ns, len(arg))
+    identity = origin.request_id if isinstance(origin, IngressOrigin) else None
+    fee = message_fee(view.config.prices, len(arg), is_ingress=identity is not None)
+    require_cycles(view, canister_id, canister, account, state.time_ns, fee)
     activation = Activation(
         message,
         account,
@@ -144,11 +147,12 @@ def _run_method(
         caller,
         ordinal=state.runner.ordinal + 1,
         caller_fleet=calls.origin_fleet(origin),
+        fee=fee,
+        payer=caller if identity is None else None,
         waits=True,
         writes=kind is EntryKind.UPDATE,
         cycles_attached=cycles,
     )
-    identity = origin.request_id if isinstance(origin, IngressOrigin) else None
     failure = _run_activation(state, canister, activation, identity)
     if failure is not None:
         calls.answer_now(state, origin, _failed(failure, cycles), canister_id)
@@ -202,6 +206,8 @@ def _run_response(state: RoundState, canister_id: bytes, response: ResponseMessa
     context = calls.find_context(booking, canister_id, callback.context)
     assert context is not None, "a call in flight belongs to a context"
     calls.commit(booking)
+    size_bytes = len(response.reply) + len(response.reject_message)
+    charge(state, canister_id, response_cost(state.view.config.prices, size_bytes))
     outcome = CallOutcome(
         response.reply,
         response.reject_code,
@@ -241,6 +247,7 @@ def _run_continuation(
         calls.origin_sender(context, canister_id),
         ordinal=state.runner.ordinal + 1,
         caller_fleet=calls.origin_fleet(context.origin),
+        fee=message_fee(state.view.config.prices, 0),
         waits=not context.answered and context.answering_call in (0, resumed.number),
         context=resumed.callback.context,
         cycles_attached=context.cycles_available,
@@ -290,6 +297,7 @@ def _run_timer(state: RoundState, canister_id: bytes, number: int) -> None:
         b"",
         canister_id,
         ordinal=state.runner.ordinal + 1,
+        fee=message_fee(state.view.config.prices, 0),
         saved=timer.saved,
     )
     if _run_activation(state, canister, activation, None) is None:
@@ -323,7 +331,7 @@ def _run_activation(
     if failure is None:
         state.note_work(activation.touched, activation.bytes_moved)
         cost = _cost(state.view.config.prices, activation)
-        if cost <= activation.cycles_balance():
+        if _is_refused(activation) or cost <= activation.cycles_balance():
             return None
         failure = Failure(
             f"Canister {show(canister_id)} ran out of cycles: the message costs {cost}. Top it up",
@@ -335,21 +343,29 @@ def _run_activation(
 
 
 def _book_failure(state: RoundState, activation: Activation, failure: Failure) -> None:
-    """Charge and log a message that left no other trace; after a verdict nothing that it counted is used."""
-    state.events.traps += 1
+    """Charge and log a message that left no other trace; after a verdict nothing that it counted is used.
+
+    A refused argument leaves no line either: strangers could push every other one out of the log.
+    """
     own = state.account_for_change(activation.canister_id)
     assert own is not None, "each canister has an account"
     own.messages += 1
+    if failure.refused and activation.kind is EntryKind.UPDATE:
+        state.events.rejects += 1
+        own.rejects += 1
+        state.note_work(activation.touched, activation.bytes_moved)
+        _charge_sender(state, activation)
+        return
+    state.events.traps += 1
     own.traps += 1
-    prices = state.view.config.prices
     if failure.measured:
         state.events.verdicts += 1
         state.note_work(0, 0)
-        charge(state, activation.canister_id, message_fee(prices, len(activation.arg)))
+        charge(state, activation.canister_id, activation.fee)
         append_lines(state, activation.canister_id, (), failure.text)
         return
     state.note_work(activation.touched, activation.bytes_moved)
-    charge(state, activation.canister_id, _cost(prices, activation))
+    charge(state, activation.canister_id, _cost(state.view.config.prices, activation))
     append_lines(state, activation.canister_id, activation.lines or (), failure.text)
 
 
@@ -362,16 +378,29 @@ def _commit(state: RoundState, message: MessageOverlay, activation: Activation) 
     if activation.rejection is not None:
         account.rejects += 1
     calls.commit(message)
-    cost = _cost(state.view.config.prices, activation)
-    if cost:
-        charge(state, canister_id, cost)
+    if _is_refused(activation):
+        _charge_sender(state, activation)
+    else:
+        charge(state, canister_id, _cost(state.view.config.prices, activation))
     if activation.lines:
         append_lines(state, canister_id, activation.lines)
 
 
 def _cost(prices: PriceSchedule, activation: Activation) -> int:
-    size_bytes = len(activation.arg) + activation.bytes_moved
-    return work_cost(prices, size_bytes, activation.touched, activation.calls_made)
+    return activation.fee + work_cost(
+        prices, activation.bytes_moved, activation.touched, activation.calls_made, activation.call_bytes
+    )
+
+
+def _is_refused(activation: Activation) -> bool:
+    """Say whether a method ended in its own reject: such a message costs its canister nothing."""
+    return activation.rejection is not None and activation.kind is EntryKind.UPDATE
+
+
+def _charge_sender(state: RoundState, activation: Activation) -> None:
+    """Charge a refused message's fee to the canister that sent it; signed calls have nobody to charge."""
+    if activation.payer is not None:
+        charge(state, activation.payer, activation.fee)
 
 
 def _failed(failure: Failure, refund: int) -> Outcome:

@@ -10,7 +10,7 @@ from cannery.errors import Reject, RejectCode
 from cannery.ports import EntryKind, Program
 from cannery.replica.activation import Activation
 from cannery.replica.block import message_identity
-from cannery.replica.cycles import burn, work_cost
+from cannery.replica.cycles import burn, message_fee, work_cost
 from cannery.replica.logs import append_log
 from cannery.replica.state import MessageOverlay
 from cannery.replica.view import show
@@ -44,8 +44,8 @@ def run_hook(
             state.events.verdicts += 1
         raise Reject(RejectCode(failure.code), f"{failure.text} (in {kind.name.lower()})", failure.error_code)
     state.note_work(activation.touched, activation.bytes_moved)
-    size_bytes = len(arg) + activation.bytes_moved
-    cost = work_cost(state.view.config.prices, size_bytes, activation.touched, 0)
+    prices = state.view.config.prices
+    cost = message_fee(prices, len(arg)) + work_cost(prices, activation.bytes_moved, activation.touched)
     if burn(message, canister_id, cost) < cost:
         raise Reject(
             RejectCode.SYS_TRANSIENT,

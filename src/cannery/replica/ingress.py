@@ -13,6 +13,7 @@ from cannery.limits import METHOD_NAME_SIZE_CHARS_MAX
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
 from cannery.replica import keys
 from cannery.replica.block import Ingress
+from cannery.replica.cycles import message_fee
 from cannery.replica.management.dispatch import admit_management
 from cannery.replica.overlay import CachedReader
 from cannery.replica.reads import ReadActivation
@@ -92,7 +93,8 @@ def _admit_to_canister(view: StateView, ingress: Ingress, now_ns: int, watch: Wa
     update_kind(canister_id, module, ingress.method)
     account = view.account(canister_id)
     assert account is not None, "each canister has an account"
-    require_cycles(view, canister_id, canister, account, now_ns, len(ingress.arg))
+    fee = message_fee(view.config.prices, len(ingress.arg), is_ingress=True)
+    require_cycles(view, canister_id, canister, account, now_ns, fee)
     if "inspect_message" in module.hooks:
         _inspect(view, ingress, now_ns, watch)
 

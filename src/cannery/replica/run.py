@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cannery.errors import Reject, RejectCode, Trap
+from cannery.errors import BadArgument, Reject, RejectCode, Trap
 from cannery.limits import REJECT_TEXT_SIZE_CHARS_MAX
 from cannery.ports import Program, Stopped, System, Watch
 from cannery.replica.block import Block, Verdict
@@ -24,13 +24,14 @@ _POISONED = (
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why an activation left no trace. `measured`: clock or memory decided, so that counted work means
-    nothing.
+    nothing. `refused`: the program says that the argument is not what it takes.
     """
 
     text: str
     code: int = RejectCode.CANISTER_ERROR
     error_code: str = "IC0503"
     measured: bool = False
+    refused: bool = False
     cause: BaseException = field(default_factory=Stopped, compare=False, repr=False)
 
 
@@ -101,7 +102,8 @@ def run_nested(program: Program, activation: System) -> Failure | None:
 def _failure_of(error: BaseException, activation: System, cpu_ns_max: int) -> Failure:
     name = show(activation.canister_id)
     if isinstance(error, Trap):
-        return Failure(f"Canister {name} trapped: {_bounded(str(error))}")
+        refused = isinstance(error, BadArgument)
+        return Failure(f"Canister {name} trapped: {_bounded(str(error))}", refused=refused)
     if isinstance(error, Reject):
         return Failure(
             f"Canister {name} trapped: a call was refused, and that not handled: {_bounded(error.message)}"

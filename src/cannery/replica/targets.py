@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from cannery.errors import Reject, RejectCode
 from cannery.ports import EntryKind
-from cannery.replica.block import PriceSchedule
-from cannery.replica.cycles import message_fee, shortage
+from cannery.replica.cycles import shortage
+from cannery.replica.prices import FREE
 from cannery.replica.records import AccountRecord, CanisterRecord, CanisterStatus, ModuleRecord
 from cannery.replica.view import StateView, show
 
@@ -84,14 +84,13 @@ def require_cycles(
     canister: CanisterRecord,
     account: AccountRecord,
     now_ns: int,
-    size_bytes: int,
+    fee: int,
 ) -> None:
-    """Raise `Reject` where a canister is frozen or cannot pay for a message of this size."""
+    """Raise `Reject` where a canister is frozen or cannot pay a message's fee."""
     config = view.config
-    if config.prices == _FREE:
+    if config.prices == FREE:
         return
     priced_from_ns = view.subnet().priced_from_ns
-    fee = message_fee(config.prices, size_bytes)
     lacking = shortage(config, canister, account, now_ns, priced_from_ns, fee)
     if lacking:
         raise Reject(
@@ -105,6 +104,3 @@ def require_cycles(
 def _lacks(canister_id: bytes, kind: str, method: str) -> str:
     shown = method if len(method) <= 100 else method[:100] + "..."
     return f"Canister {show(canister_id)} has no {kind} method '{shown}'"
-
-
-_FREE = PriceSchedule()
