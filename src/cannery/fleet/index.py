@@ -10,6 +10,7 @@ from __future__ import annotations
 from cannery import Context, query
 from cannery.cdk.component import Component
 from cannery.fleet.alarms import Alarms
+from cannery.fleet.census import Census
 from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import FleetStatus
@@ -29,6 +30,7 @@ class Index(Component, prefix="fleet"):
     nursery = Nursery()
     departures = Departures()
     orphans = Orphans()
+    census = Census()
     trust = Trust()
 
     @query
