@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from cannery import Canister, Context, Outcome, Pending, Principal, continuation, role, update
+from cannery import (
+    Canister,
+    Context,
+    Outcome,
+    Pending,
+    Principal,
+    continuation,
+    encode_args,
+    role,
+    update,
+)
+from cannery.candid.codec import decoder
+from cannery.candid.python import type_of
 from cannery.cdk.management import FleetConfigureArgs as ConfigureArgs
 from cannery.cdk.management import FleetConfigureResult as ConfigureResult
 from cannery.cdk.management import FleetInfo as Info
@@ -12,11 +24,20 @@ from cannery.cdk.management import FleetModuleArgs as ModuleArgs
 from cannery.cdk.management import FleetRole as Role
 from cannery.cdk.management import FleetValue as Value
 from cannery.cdk.management import Management
-from cannery.replica import keys
+from cannery.replica.block import PriceSchedule
 from cannery.replica.management import fleet_types as ft
 from cannery.replica.management import types as t
 from tests.replica.fleet_world import Fleet, Member, Seen, decode_seen
-from tests.replica.management_world import OPERATOR, OWNER, STRANGER, Rejected, make_puppet, puppet_call
+from tests.replica.management_world import (
+    OPERATOR,
+    OWNER,
+    STRANGER,
+    Rejected,
+    World,
+    int_argument,
+    make_puppet,
+    puppet_call,
+)
 
 MODERATOR = "moderator"
 
@@ -96,11 +117,16 @@ def test_a_right_that_is_taken_away_is_gone_with_the_round() -> None:
 
 
 def test_a_frozen_member_has_the_change_when_it_thaws() -> None:
-    fleet = Fleet()
-    one = fleet.create(fleet.module())
+    fleet = Fleet(World(PriceSchedule(per_message=1, storage_per_gib_second=10**12)))
+    world, one = fleet.world, fleet.create(fleet.module())
+    world.manage(OPERATOR, "cannery_top_up", t.TopUpArgs(one, 10**6))
+    world.call(OWNER, one, "set", int_argument(5))
+    with pytest.raises(Rejected, match="out of cycles"):
+        world.call(OWNER, one, "see")
     _configure(fleet, values={"signups": "on"})
-    assert fleet.world.store.get(keys.owned(keys.FLEET_VALUES, fleet.index.raw, b"signups")) == b"on"
-    assert decode_seen(fleet.world.query(OWNER, one, "look")).value == "on", "queries of a frozen one too"
+    assert decode_seen(world.query(OWNER, one, "look")).value == "on"
+    world.manage(OPERATOR, "cannery_top_up", t.TopUpArgs(one, 10**12))
+    assert decode_seen(world.call(OWNER, one, "see")).value == "on"
 
 
 def test_fleets_do_not_see_each_other_s_configuration() -> None:
@@ -194,10 +220,6 @@ class Keeper(Canister):
 
 
 def test_an_index_uses_the_typed_interface() -> None:
-    from cannery import encode_args
-    from cannery.candid.codec import decoder
-    from cannery.candid.python import type_of
-
     fleet = Fleet()
     world, module = fleet.world, fleet.module()
     keeper = make_puppet(world, Keeper, owner=OPERATOR)

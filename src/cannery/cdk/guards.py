@@ -13,20 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import getattr_static
-from typing import TYPE_CHECKING
 
 from cannery.candid import types as ct
 from cannery.cdk.hints import DeclarationError
 from cannery.cdk.stable_cell import StableCell
 from cannery.limits import FLEET_NAME_SIZE_BYTES_MAX
+from cannery.ports import System
 from cannery.protocol.principal import Principal
 
-if TYPE_CHECKING:
-    from cannery.cdk.context import Context
-
 ReadCell = Callable[[str], object]
-Refuse = Callable[[object, "Context"], str | None]
-"""Says why a caller may not call a method of a canister's instance; None where it may."""
+NewInstance = Callable[[System], object]
+Refuse = Callable[[System, NewInstance], str | None]
+"""Says why the caller may not call a method; None where it may. An instance is made where a cell is read."""
 
 _OWNER_FIELD = "owner"
 
@@ -36,20 +34,20 @@ class Guard:
     """A rule: whom it lets in, in words, and the test. `cells` are the cells that it reads."""
 
     whom: str
-    allows: Callable[[Context, ReadCell], bool]
+    allows: Callable[[System, ReadCell], bool]
     cells: tuple[str, ...] = ()
 
     def __or__(self, other: Guard) -> Guard:
         return any_of(self, other)
 
 
-def _is_of_same_fleet(ctx: Context, _read: ReadCell) -> bool:
-    fleet = ctx.caller_fleet
-    return fleet is not None and fleet == ctx.fleet
+def _is_of_same_fleet(system: System, _read: ReadCell) -> bool:
+    fleet = system.caller_fleet
+    return fleet != b"" and fleet == system.fleet
 
 
-def _is_index(ctx: Context, read: ReadCell) -> bool:
-    return ctx.caller == ctx.fleet and _is_of_same_fleet(ctx, read)
+def _is_index(system: System, read: ReadCell) -> bool:
+    return system.caller == system.caller_fleet and _is_of_same_fleet(system, read)
 
 
 same_fleet = Guard("canisters of the same fleet", _is_of_same_fleet)
@@ -58,13 +56,13 @@ same_fleet = Guard("canisters of the same fleet", _is_of_same_fleet)
 index = Guard("the index of the fleet", _is_index)
 """Lets in the index of this canister's fleet, while only its own and operators control it."""
 
-controller = Guard("controllers of the canister", lambda ctx, _read: ctx.is_controller(ctx.caller))
+controller = Guard("controllers of the canister", lambda system, _read: system.is_controller(system.caller))
 """Lets in whoever may change this canister's code and settings."""
 
-operator = Guard("operators of the node", lambda ctx, _read: ctx.is_operator(ctx.caller))
+operator = Guard("operators of the node", lambda system, _read: system.is_operator(system.caller))
 """Lets in the operators of the node."""
 
-itself = Guard("the canister itself", lambda ctx, _read: ctx.caller == ctx.id)
+itself = Guard("the canister itself", lambda system, _read: system.caller == system.canister_id)
 """Lets in this canister's own calls."""
 
 
@@ -72,7 +70,10 @@ def role(name: str) -> Guard:
     """Let in whom the index of the fleet gave this role."""
     if not 0 < len(name.encode()) <= FLEET_NAME_SIZE_BYTES_MAX:
         raise TypeError(f"a role's name has 1 to {FLEET_NAME_SIZE_BYTES_MAX} bytes, not {name!r:.100}")
-    return Guard(f"principals with the role {name!r} in the fleet", lambda ctx, _read: ctx.has_role(name))
+    return Guard(
+        f"principals with the role {name!r} in the fleet",
+        lambda system, _read: system.fleet_role(name, system.caller),
+    )
 
 
 def owner(cell: str) -> Guard:
@@ -81,10 +82,10 @@ def owner(cell: str) -> Guard:
     Nobody is let in while the cell holds None or the anonymous principal.
     """
 
-    def is_owner(ctx: Context, read: ReadCell) -> bool:
+    def is_owner(system: System, read: ReadCell) -> bool:
         value = read(cell)
         found = value if isinstance(value, Principal) else getattr(value, _OWNER_FIELD, None)
-        return isinstance(found, Principal) and not found.is_anonymous and ctx.caller == found
+        return isinstance(found, Principal) and not found.is_anonymous and system.caller == found.raw
 
     return Guard(f"the owner that {cell!r} names", is_owner, (cell,))
 
@@ -97,7 +98,7 @@ def any_of(*guards: Guard) -> Guard:
         check_guard(guard)
     return Guard(
         " or ".join(guard.whom for guard in guards),
-        lambda ctx, read: any(guard.allows(ctx, read) for guard in guards),
+        lambda system, read: any(guard.allows(system, read) for guard in guards),
         tuple(cell for guard in guards for cell in guard.cells),
     )
 
@@ -121,10 +122,10 @@ def bind_guard(
     """
     homes = {cell: _home_of(cell, where, places) for cell in guard.cells}
 
-    def refuse(instance: object, ctx: Context) -> str | None:
-        if guard.allows(ctx, lambda cell: getattr(homes[cell](instance), cell).get()):
+    def refuse(system: System, new_instance: NewInstance) -> str | None:
+        if guard.allows(system, lambda cell: getattr(homes[cell](new_instance(system)), cell).get()):
             return None
-        return f"{method} is for {guard.whom}: {ctx.caller} may not call it"
+        return f"{method} is for {guard.whom}: {Principal(system.caller)} may not call it"
 
     return refuse
 

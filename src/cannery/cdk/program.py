@@ -147,8 +147,10 @@ def _method_runner(d: Description, entry: MethodEntry) -> Runner:
 def _refusing(d: Description, refuse: Refuse, run: Runner) -> Runner:
     """Ask a method's guard first, and answer with its reject."""
 
+    new_instance = functools.partial(_instance, d.cls)
+
     def run_allowed(system: System) -> None:
-        text = refuse(_instance(d.cls, system), Context(system, d.continuation_of, d.timer_of, None))
+        text = refuse(system, new_instance)
         if text is None:
             run(system)
         else:
