@@ -7,6 +7,7 @@ from cannery.replica.management import fleet_types as ft
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
 from cannery.replica.management import upgrade_types as u
+from cannery.replica.management.compare import ModuleCompareArgs
 
 _HASH = bytes(32)
 _SOMEBODY = Principal.self_authenticating(b"somebody")
@@ -46,6 +47,8 @@ def example_argument(method: str, canister: Principal) -> object:
         "canister_metadata": t.CanisterMetadataArgs(canister, "candid:service"),
         "fetch_canister_logs": t.FetchLogsArgs(canister),
         "cannery_canister_list": t.CanisterListArgs(None, 10),
+        "cannery_module_add_chunked": t.ModuleAddChunkedArgs(canister, [t.ChunkHash(_HASH)], _HASH),
+        "cannery_module_compare": ModuleCompareArgs(_HASH, _HASH),
         "cannery_status_many": [canister],
         "cannery_upgrade_many": u.UpgradeManyArgs(_HASH, b"", [canister], False),
         "cannery_module_add": b"\x00asm",

@@ -30,6 +30,7 @@ OPERATORS = {
     "cannery_top_up",
     "cannery_create_installed",
     "cannery_module_add",
+    "cannery_module_add_chunked",
     "cannery_name_set",
     "cannery_operator_add",
     "cannery_operator_remove",
@@ -69,8 +70,8 @@ CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand",
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}
 INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
 FLEET_READERS = {"cannery_fleet_info", "cannery_fleet_members"}
-BY_TARGET = {"cannery_status_many", "cannery_upgrade_many"}
-"""Operators over HTTP and canisters: over whom they may decide is asked for each target."""
+BY_TARGET = {"cannery_module_compare", "cannery_status_many", "cannery_upgrade_many"}
+"""Operators over HTTP and canisters: over whom they may decide is asked for each target, if any."""
 
 
 def test_each_method_has_its_rule_here() -> None:

@@ -247,6 +247,33 @@ class FleetInfo:
 
 
 @record
+class ModuleCompareArgs:
+    """Two modules of the node: the one that is there, and the one that may follow it."""
+
+    from_module: bytes = field(name="from")
+    to_module: bytes = field(name="to")
+
+
+@record
+class ModuleDifferences:
+    """What keeps a module from following another, and from being followed by it; None: nothing."""
+
+    interface: str | None
+    state: str | None
+    back_interface: str | None
+    back_state: str | None
+
+
+@record
+class ModuleAddChunkedArgs:
+    """Arguments of `cannery_module_add_chunked`: the chunks of a module's file, in their order."""
+
+    store_canister: Principal
+    chunk_hashes_list: list[ChunkHash]
+    module_hash: bytes
+
+
+@record
 class CanisterReport:
     """A canister's figures, as `cannery_status_many` tells them.
 
@@ -421,6 +448,14 @@ class Management(Service):
 
     @method
     def raw_rand(self) -> bytes: ...
+
+    @method
+    def cannery_module_compare(self, args: ModuleCompareArgs) -> ModuleDifferences:
+        """Say whether a module can follow another, and whether there is a way back."""
+
+    @method
+    def cannery_module_add_chunked(self, args: ModuleAddChunkedArgs) -> bytes:
+        """Bring a module out of a chunk store, as an operator who controls it; gives the module's hash."""
 
     @method
     def cannery_status_many(self, targets: list[Principal]) -> list[StatusManyResult]:

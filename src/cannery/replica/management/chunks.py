@@ -10,7 +10,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from cannery.errors import Reject, RejectCode
-from cannery.limits import CHUNK_COUNT_MAX, CHUNK_SIZE_BYTES_MAX
+from cannery.limits import CHUNK_COUNT_MAX, CHUNK_SIZE_BYTES_MAX, CHUNKS_PER_MODULE_COUNT_MAX
 from cannery.replica import cycles, keys
 from cannery.replica.management.access import controllers_or_itself
 from cannery.replica.management.methods import Method, status_method, update_method
@@ -26,10 +26,37 @@ def find_chunk(message: MessageOverlay, canister_id: bytes, chunk_hash: bytes) -
     if chunk is None:
         raise Reject(
             RejectCode.CANISTER_ERROR,
-            f"Chunk {chunk_hash.hex()} is not in the chunk store of {show(canister_id)}: upload it first",
+            f"Chunk {chunk_hash[:64].hex()} is not in the chunk store of {show(canister_id)}: upload it",
             "IC0505",
         )
     return chunk
+
+
+def join_chunks(message: MessageOverlay, store: bytes, wanted: list[ChunkHash], module_hash: bytes) -> bytes:
+    """Give the module that stored chunks make together; raises `Reject` where it is not the one named."""
+    if not wanted:
+        raise Reject(
+            RejectCode.CANISTER_ERROR,
+            f"Module {module_hash[:64].hex()} is not on this node, and no chunks are named: "
+            "ask an operator to add it with `cannery module add`",
+            "IC0505",
+        )
+    if len(wanted) > CHUNKS_PER_MODULE_COUNT_MAX:
+        raise Reject(
+            RejectCode.CANISTER_ERROR,
+            f"A module has at most {CHUNKS_PER_MODULE_COUNT_MAX} chunks, {len(wanted)} are named",
+            "IC0504",
+        )
+    data = b"".join([find_chunk(message, store, chunk.hash) for chunk in wanted])
+    found = sha256(data)
+    if found.digest() != module_hash:
+        raise Reject(
+            RejectCode.CANISTER_ERROR,
+            f"The chunks together have the hash {found.hexdigest()}, not {module_hash[:64].hex()}: name each "
+            "one once, in the order of the file",
+            "IC0505",
+        )
+    return data
 
 
 def drop_chunks(message: MessageOverlay, canister_id: bytes) -> None:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from cannery.errors import Reject, RejectCode
 from cannery.replica.management import (
     chunks,
+    compare,
     creation,
     empty,
     fleets,
@@ -59,6 +60,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             empty,
             running,
             chunks,
+            compare,
             snapshots,
             snapshot_load,
             snapshot_transfer,

@@ -8,21 +8,20 @@ their continuations.
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Final
 
 from msgspec.structs import replace
 
 from cannery.cdk.schema import SchemaError, check_in_flight, decode_schema, plan_schema
 from cannery.errors import Reject, RejectCode
-from cannery.limits import CHUNKS_PER_MODULE_COUNT_MAX, UPGRADE_WORK_COUNT
+from cannery.limits import UPGRADE_WORK_COUNT
 from cannery.ports import EntryKind
 from cannery.protocol.principal import Principal
 from cannery.replica import cycles, fleets, keys
 from cannery.replica.calls import list_callbacks
 from cannery.replica.hooks import run_hook
 from cannery.replica.management.access import check_controller, controllers, creators
-from cannery.replica.management.chunks import find_chunk
+from cannery.replica.management.chunks import join_chunks
 from cannery.replica.management.creation import create, fund
 from cannery.replica.management.empty import clear_code
 from cannery.replica.management.history import ChangeKind, record_change
@@ -217,35 +216,11 @@ def _install_chunked(change: Change, args: InstallChunkedCodeArgs) -> None:
     module_hash, message = args.wasm_module_hash, change.message
     module = message.module(module_hash)
     if module is None:
-        data = _join_chunks(change, args)
-        if sha256(data).digest() != module_hash:
-            raise Reject(
-                RejectCode.CANISTER_ERROR,
-                f"The chunks together have the hash {sha256(data).hexdigest()}, not {module_hash.hex()}",
-                "IC0505",
-            )
+        store = args.target_canister if args.store_canister is None else args.store_canister
+        data = join_chunks(message, store.raw, args.chunk_hashes_list, module_hash)
         module_hash, module = bring_module(change, data)
     target = args.target_canister.raw
     deploy(change, target, args.mode, module_hash, module, args.arg, args.sender_canister_version)
-
-
-def _join_chunks(change: Change, args: InstallChunkedCodeArgs) -> bytes:
-    wanted = args.chunk_hashes_list
-    if not wanted:
-        raise Reject(
-            RejectCode.CANISTER_ERROR,
-            f"Module {args.wasm_module_hash.hex()} is not on this node, and no chunks are named: "
-            "ask an operator to add it with `cannery module add`",
-            "IC0505",
-        )
-    if len(wanted) > CHUNKS_PER_MODULE_COUNT_MAX:
-        raise Reject(
-            RejectCode.CANISTER_ERROR,
-            f"A module has at most {CHUNKS_PER_MODULE_COUNT_MAX} chunks, {len(wanted)} are named",
-            "IC0504",
-        )
-    store = args.target_canister if args.store_canister is None else args.store_canister
-    return b"".join([find_chunk(change.message, store.raw, chunk.hash) for chunk in wanted])
 
 
 def _create_installed(change: Change, args: CreateInstalledArgs) -> CanisterIdRecord:

@@ -17,10 +17,11 @@ from cannery.errors import Reject, RejectCode
 from cannery.limits import MODULE_COUNT_MAX
 from cannery.ports import EntryKind
 from cannery.replica import keys
-from cannery.replica.management.access import anyone, operators
+from cannery.replica.management.access import anyone, check_controller, operators
+from cannery.replica.management.chunks import join_chunks
 from cannery.replica.management.methods import Method, query_method, update_method
 from cannery.replica.management.request import Change, Request
-from cannery.replica.management.types import ModuleInfo
+from cannery.replica.management.types import ModuleAddChunkedArgs, ModuleInfo
 from cannery.replica.records import MODULE, ModuleRecord, SchemaRecord, encode_record, schema_id
 from cannery.replica.state import MessageOverlay
 from cannery.replica.view import show
@@ -134,6 +135,20 @@ def _add(change: Change, data: bytes) -> bytes:
     return module_hash
 
 
+def _may_add_chunked(request: Request, args: ModuleAddChunkedArgs) -> None:
+    """Let in operators who control the store, or are it."""
+    operators(request, args)
+    if request.caller != args.store_canister.raw:
+        check_controller(request, args.store_canister.raw)
+
+
+def _add_chunked(change: Change, args: ModuleAddChunkedArgs) -> bytes:
+    if change.message.module(args.module_hash) is None:
+        store, wanted = args.store_canister.raw, args.chunk_hashes_list
+        bring_module(change, join_chunks(change.message, store, wanted, args.module_hash))
+    return args.module_hash
+
+
 def _list(request: Request, _args: None) -> list[ModuleInfo]:
     uses = dict(request.reader.scan(*keys.space_range(keys.MODULE_USES)))
     found: list[ModuleInfo] = []
@@ -150,5 +165,6 @@ def _list(request: Request, _args: None) -> list[ModuleInfo]:
 
 METHODS: tuple[Method, ...] = (
     update_method("cannery_module_add", bytes, bytes, operators, _add),
+    update_method("cannery_module_add_chunked", ModuleAddChunkedArgs, bytes, _may_add_chunked, _add_chunked),
     query_method("cannery_module_list", None, list[ModuleInfo], anyone, _list),
 )

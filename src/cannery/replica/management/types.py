@@ -461,6 +461,15 @@ class StopArgs:
 
 
 @record
+class ModuleAddChunkedArgs:
+    """Arguments of `cannery_module_add_chunked`: the chunks of a module's file, in their order."""
+
+    store_canister: Principal
+    chunk_hashes_list: list[ChunkHash]
+    module_hash: bytes
+
+
+@record
 class ModuleInfo:
     """A module that the node holds, and how many canisters run on it."""
 
