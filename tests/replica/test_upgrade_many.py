@@ -263,6 +263,23 @@ def test_a_caller_that_goes_is_answered_once_and_its_batch_ends(act: str) -> Non
         assert world.account(world.index).cycles == balance, "what was attached came back"
 
 
+def test_each_hook_that_hangs_ends_its_round_so_that_others_are_answered() -> None:
+    world = UpgradeWorld()
+    targets = [world.make(HANGS) for _ in range(4)]
+    healthy = world.make(9)
+    order = world.ingress(OWNER, world.index, "order", world.order(world.args([*targets, healthy])))
+    world._round((order,), 1)
+    for count in range(1, 5):
+        assert world.outcome is not None
+        assert len(world.outcome.block.verdicts) == 1
+        assert order.request_id not in world.answers
+        asked = world.ingress(OWNER, healthy, "set", int_argument(8))
+        world._round((asked,), 0.001)
+        assert (asked.request_id in world.answers) == (count == 4), "who comes later waits for its turn"
+    world.block()
+    assert tags(results_of(world.answer(order.request_id))) == ["failed"] * 4 + ["upgraded"]
+
+
 def test_batches_of_one_caller_do_not_mix() -> None:
     world = UpgradeWorld()
     world.few_per_round(1_000)

@@ -181,11 +181,30 @@ def test_random_bytes_differ_between_messages_and_repeat_in_a_replay() -> None:
     assert ALICE not in drawn
 
 
-def test_work_of_a_stopped_message_does_not_decide_where_the_round_ends() -> None:
+def test_a_verdict_ends_its_round_and_the_others_follow_in_the_next() -> None:
     world = World(ReplicaConfig(work_count_max=20))
-    canister = world.add(puppet())
+    canister, other = world.add(puppet()), world.add(puppet())
     busy = [["put", b"%d" % number, b"v"] for number in range(100)]
+    before = world.ingress(other, "run", pack([["reply", b"first"]]))
     stopped = world.ingress(canister, "run", pack([*busy, ["stop"]]))
-    after = world.ingress(canister, "run", pack([["reply", b"next"]]))
-    world.round(stopped, after)
-    assert world.answers[after.request_id].reply == b"next"
+    after = [world.ingress(each, "run", pack([["reply", b"next"]])) for each in (canister, other, canister)]
+    first = world.round(before, stopped, *after)
+    assert set(world.answers) == {before.request_id, stopped.request_id}
+    assert first.backlog
+    second = world.round(seconds=0.001)
+    assert [world.answers[each.request_id].reply for each in after] == [b"next"] * 3
+    assert second.block.verdicts == ()
+
+
+def test_each_of_many_runaways_has_a_round_of_its_own() -> None:
+    world = World()
+    canisters = [world.add(puppet()) for _ in range(4)]
+    calls = [world.ingress(canister, "run", pack([["stop"]])) for canister in canisters]
+    timer = pack([["timer", 1, 0, [["stop"]]], ["reply", b""]])
+    world.round(*calls, world.ingress(canisters[0], "run", timer))
+    for count in range(1, 5):
+        assert [call.request_id in world.answers for call in calls] == [True] * count + [False] * (4 - count)
+        assert len(world.last.block.verdicts) == 1
+        world.round(seconds=0.001)
+    world.round(seconds=0.001)
+    assert len(world.last.block.verdicts) == 1, "timers that run away are no different"

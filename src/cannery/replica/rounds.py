@@ -159,10 +159,18 @@ def _fires(state: RoundState, message: MessageOverlay, canister_id: bytes, numbe
 
 
 def _take_turns(state: RoundState) -> None:
-    """Let receivers run one message per turn until nothing waits or a bound of the round is reached."""
+    """Let receivers run one message per turn until nothing waits or a bound of the round is reached.
+
+    A verdict ends the round: what ran away has cost up to a second, and the others' answers leave before
+    another one can cost as much. A replay has the same verdicts, and so the same rounds.
+    """
     config, events = state.view.config, state.events
     turn_count = 0
-    while turn_count < config.activation_count_max and events.work < config.work_count_max:
+    while (
+        turn_count < config.activation_count_max
+        and events.work < config.work_count_max
+        and not state.runner.has_stopped
+    ):
         turn = state.scheduler.next_turn()
         if turn is None:
             return

@@ -36,9 +36,12 @@ class Failure:
 
 
 class Runner:
-    """Runs the activations of one round, in order, under the block's verdicts and the watch."""
+    """Runs the activations of one round, in order, under the block's verdicts and the watch.
 
-    __slots__ = ("_poisoned", "_verdicts", "_watch", "made", "ordinal")
+    `has_stopped`: a verdict was made or obeyed (a poisoned message costs no time, so it is none).
+    """
+
+    __slots__ = ("_poisoned", "_verdicts", "_watch", "has_stopped", "made", "ordinal")
 
     def __init__(self, block: Block, watch: Watch | None) -> None:
         self._watch = watch
@@ -46,6 +49,7 @@ class Runner:
         self._verdicts = {verdict.ordinal: verdict.text for verdict in block.verdicts}
         self.made: list[Verdict] = list(block.verdicts)
         self.ordinal = 0
+        self.has_stopped = False
 
     @property
     def needs_identity(self) -> bool:
@@ -61,8 +65,10 @@ class Runner:
         if text is None:
             failure = run_watched(program, activation, identity, cpu_ns_max, self._watch)
             if failure is not None and failure.measured:
+                self.has_stopped = True
                 self.made.append(Verdict(self.ordinal, failure.text))
             return failure
+        self.has_stopped = True
         return Failure(text, error_code="IC0522", measured=True)
 
 

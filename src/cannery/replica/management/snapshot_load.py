@@ -178,6 +178,7 @@ def _check(change: Change, archive: bytes, head: ArchiveHead, start: int, wanted
     failure = runner.run(check, activation, identity, SNAPSHOT_CHECK_CPU_NS_MAX)
     message.state.events.activations += 1
     if failure is not None:
+        message.state.events.verdicts += failure.measured
         raise _unfit(wanted, failure.text)
     if check.found is None:
         raise _unfit(wanted, check.fault)
