@@ -7,6 +7,7 @@ from cannery.replica.management import fleet_types as ft
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as t
 from cannery.replica.management import upgrade_types as u
+from cannery.replica.management.alarm import AlarmSetArgs
 from cannery.replica.management.compare import ModuleCompareArgs
 
 _HASH = bytes(32)
@@ -50,6 +51,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "cannery_module_add_chunked": t.ModuleAddChunkedArgs(canister, [t.ChunkHash(_HASH)], _HASH),
         "cannery_module_compare": ModuleCompareArgs(_HASH, _HASH),
         "cannery_status_many": [canister],
+        "cannery_alarm_set": AlarmSetArgs([canister], 5),
         "cannery_upgrade_many": u.UpgradeManyArgs(_HASH, b"", [canister], False),
         "cannery_module_add": b"\x00asm",
         "cannery_name_set": t.NameSetArgs("name", canister),

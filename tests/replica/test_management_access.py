@@ -70,7 +70,7 @@ CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand",
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}
 INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
 FLEET_READERS = {"cannery_fleet_info", "cannery_fleet_members"}
-BY_TARGET = {"cannery_module_compare", "cannery_status_many", "cannery_upgrade_many"}
+BY_TARGET = {"cannery_alarm_set", "cannery_module_compare", "cannery_status_many", "cannery_upgrade_many"}
 """Operators over HTTP and canisters: over whom they may decide is asked for each target, if any."""
 
 

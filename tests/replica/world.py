@@ -169,6 +169,10 @@ class World:
         message = MessageOverlay(state)
         change(message)
         commit(message)
+        self.write(state)
+
+    def write(self, state: RoundState) -> None:
+        """Write what a round that was made by hand has changed."""
         state.scheduler.flush()
         write_accounts(state)
         state.layer.put(keys.SUBNET_KEY, encode_record(state.subnet))

@@ -362,6 +362,14 @@ class UpgradeResult:
     outcome: UpgradeOutcome
 
 
+@record
+class AlarmSetArgs:
+    """Canisters, and the balance under which the index of their fleet is told; 0: no alarm."""
+
+    targets: list[Principal]
+    cycles: nat
+
+
 class Management(Service):
     """The management canister; `Management()` needs no id."""
 
@@ -460,6 +468,10 @@ class Management(Service):
     @method
     def cannery_status_many(self, targets: list[Principal]) -> list[StatusManyResult]:
         """Tell the figures of up to 1,000 canisters."""
+
+    @method
+    def cannery_alarm_set(self, args: AlarmSetArgs) -> list[Principal]:
+        """Let the index of a fleet be told when members fall under this balance; gives those left out."""
 
     @method
     def cannery_upgrade_many(self, args: UpgradeManyArgs) -> list[UpgradeResult]:

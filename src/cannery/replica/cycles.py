@@ -166,6 +166,12 @@ def balance_now(config: ReplicaConfig, account: AccountRecord, now_ns: int, pric
     return max(0, account.cycles - storage_due(config, account, now_ns, priced_from_ns)[0])
 
 
+def burned_now(config: ReplicaConfig, account: AccountRecord, now_ns: int, priced_from_ns: int = 0) -> int:
+    """Give what a canister has burned as it is once storage up to now is charged."""
+    due = storage_due(config, account, now_ns, priced_from_ns)[0]
+    return account.burned + min(due, account.cycles)
+
+
 def idle_burned_per_day(config: ReplicaConfig, account: AccountRecord) -> int:
     """Give what a day of storage costs a canister."""
     return (priced_size_bytes(account) * config.prices.storage_per_gib_second * _DAY_S) >> 30

@@ -17,6 +17,7 @@ from cannery.errors import StoreError
 from cannery.limits import TIMERS_PER_ROUND_COUNT_MAX
 from cannery.ports import Programs, StoreReader, Watch, WriteBatch
 from cannery.replica import keys, records
+from cannery.replica.alarms import tell_low_balances
 from cannery.replica.block import (
     GENESIS_HASH,
     GENESIS_ROOT,
@@ -75,6 +76,7 @@ def run_round(reader: StoreReader, block: Block, programs: Programs, watch: Watc
             _configure(state, item)
     all_fired = _fire_due(state)
     _take_turns(state)
+    tell_low_balances(state)
     note_unfinished(state)
     backlog = state.scheduler.waiting or not all_fired
     next_timer_ns = _next_due(state)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from cannery.errors import Reject, RejectCode
 from cannery.replica.management import (
+    alarm,
     chunks,
     compare,
     creation,
@@ -66,6 +67,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             snapshot_transfer,
             status,
             status_many,
+            alarm,
             modules,
             names,
             operators,

@@ -24,7 +24,8 @@ from cannery.replica.view import show
 class CanisterReport:
     """A canister's figures. `kind` and `version` are those of its module in the registry of its fleet.
 
-    `burned` to `traps` count from its creation; `active_ns` is the time of the last message that it ran.
+    `burned`, which includes storage that is not charged yet, to `traps` count from its creation; `active_ns`
+    is the time of the last message that it ran.
     """
 
     fleet: Principal | None
@@ -113,7 +114,7 @@ def _report(
         module_hash=canister.module_hash,
         running=show_status(canister),
         cycles=cycles.balance_now(config, account, now_ns, priced_from_ns),
-        burned=account.burned,
+        burned=cycles.burned_now(config, account, now_ns, priced_from_ns),
         memory_size=memory_size_bytes(account),
         key_count=max(0, account.key_count),
         messages=account.messages,
