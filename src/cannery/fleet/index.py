@@ -16,7 +16,9 @@ from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import FleetStatus
 from cannery.fleet.nursery import Nursery
 from cannery.fleet.orphans import Orphans
+from cannery.fleet.registry import Registry
 from cannery.fleet.rights import require_operator
+from cannery.fleet.rollouts import Rollouts
 from cannery.fleet.trust import Trust
 
 __all__ = ["Index"]
@@ -27,6 +29,8 @@ class Index(Component, prefix="fleet"):
 
     alarms = Alarms()
     directory = Directory()
+    registry = Registry()
+    rollouts = Rollouts()
     nursery = Nursery()
     departures = Departures()
     orphans = Orphans()

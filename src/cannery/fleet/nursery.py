@@ -41,6 +41,7 @@ from cannery.cdk.waiter import Continued, Waiter
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child, PoolRule, Release
 from cannery.fleet.rights import require_operator
+from cannery.fleet.waves import Waves
 from cannery.limits import POOL_REFILL_COUNT_MAX, POOL_TARGET_COUNT_MAX
 
 MINUTE_NS = 60_000_000_000
@@ -68,6 +69,7 @@ class Nursery(Component, prefix="fleet.nursery"):
     """Make children, and keep canisters ready for them."""
 
     directory = Uses(Directory)
+    waves = Uses(Waves)
     making = StableMap(tuple[str, Principal], nat64, counted=True)
     pool = StableSet(Principal, counted=True)
     pool_rule = StableCell(PoolRule, PoolRule(0, 0))
@@ -138,6 +140,7 @@ class Nursery(Component, prefix="fleet.nursery"):
             )
             return ctx.resume(saved.waiter, failed)
         child = self.directory.add(ctx, canister, saved.kind, saved.owner, saved.version)
+        self.waves.note_born(ctx, child)
         return ctx.resume(saved.waiter, Outcome(child))
 
     # the pool

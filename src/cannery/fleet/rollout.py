@@ -21,7 +21,7 @@ from typing import Literal
 
 from cannery.candid.python import Case, Variant, nat32, nat64, record, variant
 from cannery.errors import CanneryError
-from cannery.fleet.rollout_filter import RolloutFilter
+from cannery.fleet.rollout_filter import Candidate, RolloutFilter, selector
 from cannery.limits import ROLLOUT_CONCURRENCY_COUNT_MAX, ROLLOUT_TRIES_COUNT_MAX
 from cannery.protocol.principal import Principal
 
@@ -47,24 +47,17 @@ class RolloutError(CanneryError):
 
 
 @record
-class Release:
-    """A version of the code of one kind of children."""
-
-    kind: str
-    version: nat64
-    module_hash: bytes
-    changelog: str
-    added_ns: nat64
-
-
-@record
 class Target:
-    """A stage of a rollout: the release for one kind, and how many children it is expected to meet."""
+    """A stage of a rollout: the release for one kind, and how many children it is expected to meet.
+
+    `current_before` is the release with which children of the kind were made when it began, 0 for none.
+    """
 
     kind: str
     version: nat64
     module_hash: bytes
     expected: nat64
+    current_before: nat64 = 0
 
 
 @record
@@ -174,7 +167,8 @@ class Rollout:
 
     The scan of stage `stage` is at `cursor`. Nothing is sent before `wait_ns`; `look_ns` is when something is
     due. `refusals` counts calls in a row that the node refused as a whole, `problem` says why. A rollout that
-    `halted` waits for an operator. On the way back `is_swept` says that nothing waits to go forward any more.
+    `halted` waits for an operator. `no_way_back` says why none could be taken back, if so; on the way back
+    `is_swept` says that nothing waits to go forward any more.
     """
 
     id: nat64
@@ -196,7 +190,7 @@ class Rollout:
     halted: bool
     accepts_faults: bool
     ended_ns: nat64 | None
-    can_go_back: bool
+    no_way_back: str
     is_swept: bool
 
 
@@ -313,7 +307,7 @@ def new_rollout(id: int, concurrency: int, now_ns: int) -> Rollout:
         halted=False,
         accepts_faults=False,
         ended_ns=None,
-        can_go_back=True,
+        no_way_back="",
         is_swept=False,
     )
 
@@ -326,10 +320,8 @@ def plan_checked(order: Order, rollout: Rollout, found: list[Comparison], now_ns
     if fault is not None:
         return replace(rollout, phase=Phase.refused(), reason=fault, ended_ns=now_ns)
     back = next((c for c in found if c.back_state is not None), None)
-    problem = ""
-    if back is not None:
-        problem = f"there is no way back to {back.kind} {back.version}: {back.back_state}"
-    return begin_stage(order, replace(rollout, can_go_back=back is None, problem=problem), 0)
+    fault = "" if back is None else f"no way back to {back.kind} {back.version}: {back.back_state}"
+    return begin_stage(order, replace(rollout, no_way_back=fault), 0)
 
 
 def _misfit(found: list[Comparison]) -> str | None:
@@ -386,8 +378,8 @@ def plan_going_back(rollout: Rollout, reason: str, *, force: bool = False) -> Ro
     """Take the children that went forward back to their former releases, on their present state."""
     if rollout.phase.tag not in FORWARD | {"done", "cancelled"}:
         raise RolloutError(f"rollout {rollout.id} cannot go back: it is {rollout.phase.tag}")
-    if not rollout.can_go_back and not force:
-        raise RolloutError(f"{rollout.problem or 'the types do not allow it'}. Use force to try all the same")
+    if rollout.no_way_back and not force:
+        raise RolloutError(f"there is {rollout.no_way_back}. Use force to try all the same")
     return turn_back(replace(rollout, halted=False, ended_ns=None, refusals=0, wait_ns=0), reason)
 
 
@@ -420,6 +412,26 @@ def plan_retry(rollout: Rollout, failure: Failure, now_ns: int) -> tuple[Rollout
     flight = Flight(failure.child, *former, is_lost=failure.is_lost)
     retry = Retry(flight, failure.stage, failure.is_back, now_ns, "an operator asked")
     return replace(rollout, phase=phase, counts=counts, ended_ns=None, moved_ns=now_ns), retry
+
+
+def plan_born(
+    order: Order, rollout: Rollout, candidate: Candidate, stage: int, now_ns: int
+) -> tuple[Rollout, Retry] | None:
+    """Take a child in that was made while its kind moves on, where the scan will not meet it any more."""
+    tag, target = rollout.phase.tag, order.targets[stage]
+    if candidate.version == target.version or order.filter.include or not selector(order.filter)(candidate):
+        return None
+    is_passed = stage < rollout.stage or (
+        stage == rollout.stage and (rollout.is_scanned or candidate.place <= rollout.cursor)
+    )
+    if tag not in FORWARD | {"done"} or not is_passed:
+        return None
+    flight = Flight(candidate.child, candidate.module_hash, candidate.version)
+    counts = rollout.counts
+    counts = replace(counts, selected=counts.selected + 1, waiting=counts.waiting + 1)
+    phase = Phase.running() if tag == "done" else rollout.phase
+    changed = replace(rollout, phase=phase, counts=counts, ended_ns=None, moved_ns=now_ns)
+    return changed, Retry(flight, stage, False, now_ns, "it was made meanwhile")
 
 
 # how it stands

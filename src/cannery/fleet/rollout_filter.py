@@ -29,12 +29,16 @@ EVERY_CHILD = RolloutFilter([], [], [], None)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A child as the directory knows it. `place` is where a scan goes on after it."""
+    """A child as the directory knows it. `place` is where a scan goes on after it; places rise.
+
+    Only an active one is taken: others leave, or are in their owner's custody.
+    """
 
     place: bytes
     child: Principal
     version: int
     module_hash: bytes
+    is_active: bool = True
 
 
 def fault_of_filter(given: RolloutFilter) -> str | None:
@@ -56,7 +60,20 @@ def selector(given: RolloutFilter) -> Callable[[Candidate], bool]:
     versions, include = frozenset(given.versions), frozenset(given.include)
     exclude = frozenset(given.exclude)
     return lambda candidate: (
-        (not versions or candidate.version in versions)
+        candidate.is_active
+        and (not versions or candidate.version in versions)
         and (not include or candidate.child in include)
         and candidate.child not in exclude
     )
+
+
+def encode_place(version: int, number: int) -> bytes:
+    """Return the place of a child in a scan: by version, then by number."""
+    return version.to_bytes(8, "big") + number.to_bytes(8, "big")
+
+
+def decode_place(place: bytes) -> tuple[int, int]:
+    """Return version and number of a place; those before the first child for none."""
+    if not place:
+        return 0, -1
+    return int.from_bytes(place[:8], "big"), int.from_bytes(place[8:], "big")

@@ -24,9 +24,9 @@ def plan_judgement(order: Order, rollout: Rollout) -> Rollout:
     reason = _reason(order, rollout)
     if reason is None:
         return rollout
-    if order.rule.goes_back and rollout.can_go_back:
+    if order.rule.goes_back and not rollout.no_way_back:
         return turn_back(rollout, reason)
-    problem = rollout.problem or "it was started not to go back by itself"
+    problem = rollout.no_way_back or "it was started not to go back by itself"
     return replace(rollout, halted=True, reason=reason, problem=problem)
 
 

@@ -31,7 +31,8 @@ from cannery.fleet.rollout_wave import failure_of
 from cannery.limits import ROLLOUT_REASON_SIZE_CHARS_MAX
 from cannery.protocol.principal import Principal
 
-LOST_CODES = frozenset({"IC0301", "IC0512", "IC0537", "CNRY0301"})
+NO_CONTROLLER = "IC0512"
+LOST_CODES = frozenset({"IC0301", NO_CONTROLLER, "IC0537", "CNRY0301"})
 """No such canister, not its controller, no module in it, replaced by another."""
 PAUSE_NS_MAX = 3_600 * 1_000_000_000
 
@@ -52,6 +53,7 @@ class Landing:
     """What a flight led to: at most one of a child that moved, a retry and a failure.
 
     `now_on` is the module and version that the child is known to run now, None where it runs what it did.
+    `is_out_of_hand`: somebody else controls it.
     """
 
     child: Principal
@@ -59,6 +61,7 @@ class Landing:
     moved: Moved | None = None
     retry: Retry | None = None
     failure: Failure | None = None
+    is_out_of_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,8 @@ class _Book:
     def _failed(self, flight: Flight, answer: Answer) -> Landing:
         reason = f"{answer.text} ({answer.error_code})" if answer.error_code else answer.text
         if answer.error_code in LOST_CODES or answer.code == RejectCode.DESTINATION_INVALID:
-            return self._give_up(flight, reason, is_fault=False)
+            given_up = self._give_up(flight, reason, is_fault=False)
+            return replace(given_up, is_out_of_hand=answer.error_code == NO_CONTROLLER)
         is_fault = answer.code != RejectCode.SYS_TRANSIENT
         return self._again(replace(flight, is_lost=False), reason, is_fault=is_fault)
 
