@@ -26,7 +26,12 @@ _VARYING = (
     (re.compile(r'blob "[^"]*"'), "<blob>"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"), "<time>"),
     (re.compile(r"\b1_\d{3}(?:_\d{3}){5}\b"), "<time>"),
-    (re.compile(r"\b\d+\.\d KB\b"), "<size>"),
+    (re.compile(r"\b\d+(?:\.\d KB| B)\b"), "<size>"),
+    (re.compile(r"(<size>(?: new)?) {2,}"), r"\1  "),
+    (re.compile(r"\bblock [\d,]+"), "block <number>"),
+    (re.compile(r"\b[\d,]+ of [\d,]+ units\b"), "<count> units"),
+    (re.compile(r"\b[\d,]+ chunks?\b"), "<count> chunks"),
+    (re.compile(r"\b[\d,]+ blocks? replayed\b"), "<count> blocks replayed"),
     (re.compile(r":\d{4,5}\b"), ":<port>"),
 )
 _PROGRESS = re.compile(r"^.* \.\.\. \d+ s( - .*)?$")

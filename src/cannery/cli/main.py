@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cannery.cli import canister, demo, deploy, identity, module, operator, people, start, trust
+from cannery.cli import backup, canister, demo, deploy, identity, module, operator, people, start, trust
 from cannery.cli.output import complain
 from cannery.errors import CanneryError
 
@@ -42,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for part in (start, demo, identity, people, deploy, module, operator, canister, trust):
+for part in (start, demo, identity, people, deploy, module, operator, canister, backup, trust):
     part.add_to(app)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from cannery.cli.typed_calls import TypedCanister
 from cannery.client.agent import Agent
+from cannery.client.transfer import ProgressReport
+from cannery.limits import SNAPSHOT_TRANSFER_SIZE_BYTES_MAX
 from cannery.protocol.principal import MANAGEMENT, Principal
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as mt
@@ -107,6 +109,31 @@ class Management:
         """Delete a snapshot."""
         args = st.SnapshotArgs(canister_id, snapshot_id)
         self._canister.call_for_effect("delete_canister_snapshot", (args,), effective=canister_id)
+
+    def snapshot_begin(
+        self, canister_id: Principal, module_bytes: int, archive_bytes: int, certified_data: bytes
+    ) -> bytes:
+        """Begin to upload a snapshot and give its id; no module's bytes where the node has the module."""
+        args = st.UploadSnapshotMetadataArgs(canister_id, module_bytes, [], 0, archive_bytes, certified_data)
+        return self._canister.call(
+            "upload_canister_snapshot_metadata", st.UploadedSnapshot, (args,), effective=canister_id
+        ).snapshot_id
+
+    def snapshot_send(
+        self, canister_id: Principal, snapshot_id: bytes, module: bytes, archive: bytes, say: ProgressReport
+    ) -> None:
+        """Upload the bytes of a snapshot."""
+        done, in_all = 0, len(module) + len(archive)
+        for part, data in (("wasm_module", module), ("stable_memory", archive)):
+            for offset in range(0, len(data), SNAPSHOT_TRANSFER_SIZE_BYTES_MAX):
+                chunk = data[offset : offset + SNAPSHOT_TRANSFER_SIZE_BYTES_MAX]
+                kind = getattr(st.SnapshotDataOffset, part)(st.SnapshotOffset(offset))
+                args = st.UploadSnapshotDataArgs(canister_id, snapshot_id, kind, chunk)
+                self._canister.call_for_effect(
+                    "upload_canister_snapshot_data", (args,), effective=canister_id
+                )
+                done += len(chunk)
+                say(done, in_all)
 
     def _about(self, method: str, canister_id: Principal) -> None:
         args = mt.CanisterIdRecord(canister_id=canister_id)

@@ -6,9 +6,12 @@
     operator.pem            the first operator's identity (mode 0600)
     keys/root.bls           the subnet's BLS seed, 64 hex digits (mode 0600)
     keys/node.pem           the node's Ed25519 key (mode 0600)
-    subnet-0/store/         the store;  subnet-0/running: what runs now;  subnet-0/condemned: what is not run
-    again spool/                  large arguments and replies on their way run/subnet-0.sock       the
-    subnet's socket
+    subnet-0/store/         the store
+    subnet-0/running        what runs now
+    subnet-0/condemned      what is not run again
+    subnet-0/checkpoint/    a copy of the store, by hard links, while a backup reads it
+    spool/                  large arguments and replies on their way
+    run/subnet-0.sock       the subnet's socket
 
 It starts nothing and reads no settings.
 """
@@ -67,6 +70,16 @@ class DataDir:
         return self.path / "subnet-0" / "condemned"
 
     @property
+    def checkpoint(self) -> Path:
+        """Where a copy of the store stands while a backup reads it."""
+        return self.path / "subnet-0" / "checkpoint"
+
+    @property
+    def backup_lock(self) -> Path:
+        """Held by the backup that uses `checkpoint`."""
+        return self.path / "subnet-0" / "checkpoint.lock"
+
+    @property
     def spool(self) -> Path:
         return self.path / "spool"
 
@@ -118,6 +131,18 @@ def open_data_dir(path: Path | str) -> tuple[DataDir, DataLock]:
     except OSError as error:
         raise DataDirError(f"cannot use {found.path}: {error.strerror or error}") from error
     return found, lock
+
+
+def find_data_dir(path: Path | str) -> DataDir:
+    """Give a data directory that a node has set up; nothing is made. Raises `DataDirError`."""
+    found = DataDir(Path(path).absolute())
+    try:
+        if not (found.path / "format").exists():
+            raise DataDirError(f"{found.path} is no data directory of a node: name it with --data")
+        _check_format(found.path)
+    except OSError as error:
+        raise DataDirError(f"cannot use {found.path}: {error.strerror or error}") from error
+    return found
 
 
 def load_keys(path: Path | str) -> NodeKeys:

@@ -1,4 +1,4 @@
-"""What gateways and a subnet hand over to each other on a local socket: message shapes and framing.
+"""What gateways, the backup tool and a subnet hand over to each other on a local socket: shapes and framing.
 
 A frame is a 4-byte big-endian length, then one MessagePack array of tagged messages. All that became durable
 with one sync travels back in one frame, so that a gateway can sign the answers of a round together. Bytes
@@ -118,6 +118,12 @@ class Examine(msgspec.Struct, frozen=True, array_like=True, tag=5):
     id: int
 
 
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Copy the store beside itself, by hard links (`DataDir.checkpoint`). Answered by `Checkpointed`."""
+
+    id: int
+
+
 # --- subnet to gateway --------------------------------------------------------------------------------------
 
 
@@ -177,8 +183,16 @@ class Examined(msgspec.Struct, frozen=True, array_like=True, tag=17):
     vitals: Vitals
 
 
-ToSubnet = Submit | Ask | Read | Measure | Examine
-ToGateway = Accepted | Settled | Refused | QueryDone | Values | Measured | Examined
+class Checkpointed(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """The copy holds the state after this block, which is durable; or why there is none."""
+
+    id: int
+    block: int
+    error: str | None = None
+
+
+ToSubnet = Submit | Ask | Read | Measure | Examine | Checkpoint
+ToGateway = Accepted | Settled | Refused | QueryDone | Values | Measured | Examined | Checkpointed
 
 _HEADER_SIZE: Final = 4
 _encoder: Final = msgspec.msgpack.Encoder()

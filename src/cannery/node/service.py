@@ -408,6 +408,15 @@ class Subnet:
         status = find_status(self._durable, ingress.expiry_ns, ingress.request_id)
         return answer_of(ingress.request_id, status) if status is not None else None
 
+    def checkpoint(self, path: str) -> int:
+        """Copy the store to `path`, by hard links where it can be; give the number of the copy's last block,
+        which is durable then. Raises `StoreError`.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._store.checkpoint(path)
+        return self._head.number
+
     # --- queries and reads
 
     def query(self, query: Query) -> QueryResult:

@@ -104,17 +104,7 @@ class RocksStore:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of the state at the first step; later writes do not show."""
-        options = rocksdict.ReadOptions()
-        # The engine stops at the bound by itself, and so never walks over deleted keys that lie behind it.
-        options.set_iterate_upper_bound(end)
-        opened: list[rocksdict.RdictIter] = []
-
-        def cursor() -> rocksdict.RdictIter:
-            if not opened:
-                opened.append(_ask("read", self._db.iter, options))
-            return opened[0]
-
-        return _scan(cursor, start, end, reverse)
+        return _scan_alone(self._db, start, end, reverse)
 
     def write(self, batch: WriteBatch) -> None:
         changes = rocksdict.WriteBatch(raw_mode=True)
@@ -161,6 +151,44 @@ class RocksStore:
             del self._db
 
 
+class RocksCopy:
+    """A store's directory, opened to be read: a checkpoint, or the store of a node that is stopped.
+
+    Nothing in the directory changes. What the log holds shows.
+    """
+
+    __slots__ = ("_db",)
+
+    def __init__(self, path: str) -> None:
+        access = rocksdict.AccessType.read_only(False)
+        self._db: rocksdict.Rdict | None = _ask(
+            f"open {path},", lambda: rocksdict.Rdict(path, _options(), access_type=access)
+        )
+
+    def get(self, key: bytes) -> bytes | None:
+        value: bytes | None = _ask("read", self._open.get, key)
+        return value
+
+    def multi_get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        values: list[bytes | None] = _ask("read", self._open.get, list(keys)) if keys else []
+        return values
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the pairs; scans may run at the same time."""
+        return _scan_alone(self._open, start, end, reverse)
+
+    def close(self) -> None:
+        if self._db is not None:
+            _ask("close", self._db.close)
+            self._db = None
+
+    @property
+    def _open(self) -> rocksdict.Rdict:
+        if self._db is None:
+            raise StoreError("this copy of a store is closed")
+        return self._db
+
+
 def _ask(doing: str, call: Callable[..., Any], *args: object) -> Any:
     # Any: the engine's results as they come; each caller says what it gets.
     """Call the engine: its errors are plain `Exception`s, and a missing key of a snapshot is one of them."""
@@ -170,6 +198,23 @@ def _ask(doing: str, call: Callable[..., Any], *args: object) -> Any:
         if str(error) == _NOT_FOUND:
             return None
         raise store_error(doing, str(error)) from error
+
+
+def _scan_alone(
+    db: rocksdict.Rdict, start: bytes, end: bytes, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    """Read pairs with an iterator of the scan's own, which is opened at the first step."""
+    options = rocksdict.ReadOptions()
+    # The engine stops at the bound by itself, and so never walks over deleted keys that lie behind it.
+    options.set_iterate_upper_bound(end)
+    opened: list[rocksdict.RdictIter] = []
+
+    def cursor() -> rocksdict.RdictIter:
+        if not opened:
+            opened.append(_ask("read", db.iter, options))
+        return opened[0]
+
+    return _scan(cursor, start, end, reverse)
 
 
 def _scan(

@@ -63,7 +63,7 @@ async def serve(config: NodeConfig) -> None:
     loop = asyncio.get_running_loop()
     end_on_bugs(loop, "subnet")
     stopped = stop_event(loop)
-    server = SubnetServer(open_subnet(config), ReplySpool(folder.spool))
+    server = SubnetServer(open_subnet(config), ReplySpool(folder.spool), folder.checkpoint)
     await server.start(folder.socket)
     say_ready()
     await stopped.wait()

@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, cast
 
 from cannery.errors import Reject, RejectCode, StoreError
@@ -20,6 +21,8 @@ from cannery.node.driver import SubnetDriver
 from cannery.node.handover import (
     Accepted,
     Ask,
+    Checkpoint,
+    Checkpointed,
     Examine,
     Examined,
     FrameError,
@@ -49,8 +52,10 @@ Ticket = tuple["GatewayConnection", int]
 class SubnetServer:
     """Serves a subnet on a Unix socket until `stop`."""
 
-    def __init__(self, subnet: Subnet, spool: ReplySpool) -> None:
+    def __init__(self, subnet: Subnet, spool: ReplySpool, checkpoint: Path | None = None) -> None:
+        """`checkpoint`: where a copy of the store is made for a backup; nowhere, without."""
         self._spool = spool
+        self._checkpoint_path = checkpoint
         self._changed: dict[GatewayConnection, None] = {}
         self._connections: set[GatewayConnection] = set()
         self._server: asyncio.AbstractServer | None = None
@@ -101,6 +106,8 @@ class SubnetServer:
                     connection.post(Measured(message.id, self.subnet.measure()))
                 case Examine():
                     connection.post(Examined(message.id, self.subnet.vitals()))
+                case Checkpoint():
+                    connection.post(self._checkpoint(message.id))
         self.driver.wake()
 
     def changed(self, connection: GatewayConnection) -> None:
@@ -147,6 +154,14 @@ class SubnetServer:
             connection.post(read_values(self.subnet, message.id, message.read))
         except StoreError as error:
             connection.post(Values(message.id, self.subnet.time_ns, (), str(error)))
+
+    def _checkpoint(self, id: int) -> Checkpointed:
+        if self._checkpoint_path is None:
+            return Checkpointed(id, 0, "this subnet has no place for a copy of its store")
+        try:
+            return Checkpointed(id, self.subnet.checkpoint(str(self._checkpoint_path)))
+        except StoreError as error:
+            return Checkpointed(id, 0, str(error))
 
     def _deliver(self, durable: Durable) -> None:
         for ticket in durable.accepted:

@@ -27,6 +27,7 @@ from cannery.limits import (
     STEADY_MS_MIN,
     WATCH_PAUSE_MS,
 )
+from cannery.node.backup.source import clear_checkpoint
 from cannery.node.child_process import ChildError, ChildProcess, start_child
 from cannery.node.config import NodeConfig, load_config
 from cannery.node.data_dir import DataDir, DataLock, NodeKeys, load_keys, open_data_dir
@@ -234,6 +235,7 @@ class Supervisor:
         keys = load_keys(config.data)
         self._listeners = open_listeners(config.hosts, config.port)
         clear_spool(self._folder.spool)
+        clear_checkpoint(self._folder)
         self._subnet = SubnetKeeper(config, self._folder, keys, self._report)
         await self._subnet.start()
         self._gateways = [

@@ -8,8 +8,6 @@ that the canister was in; nothing is stopped. The copy costs time in its round, 
 
 from __future__ import annotations
 
-from cannery.cdk.manifest import TYPE_NUMBER_SIZE_BYTES
-from cannery.cdk.schema import decode_schema
 from cannery.errors import Reject, RejectCode
 from cannery.limits import SNAPSHOT_KEY_COUNT_MAX, SNAPSHOT_SIZE_BYTES_MAX
 from cannery.protocol.principal import Principal
@@ -30,10 +28,8 @@ from cannery.replica.management.snapshot_store import (
 )
 from cannery.replica.management.snapshot_types import Snapshot, SnapshotArgs, TakeSnapshotArgs
 from cannery.replica.management.types import CanisterIdRecord
-from cannery.replica.records import SCHEMA, CanisterRecord
-from cannery.replica.snapshot_archive import ArchivedTimer, ArchiveHead, ArchiveWriter
-from cannery.replica.state import MessageOverlay
-from cannery.replica.timers import list_timers
+from cannery.replica.snapshot_archive import ArchiveHead, ArchiveWriter
+from cannery.replica.snapshot_build import build_head
 
 
 def _take(change: Change, args: TakeSnapshotArgs) -> Snapshot:
@@ -48,7 +44,7 @@ def _take(change: Change, args: TakeSnapshotArgs) -> Snapshot:
     if account.memory_bytes > SNAPSHOT_SIZE_BYTES_MAX:
         raise _too_large(args.canister_id, f"{account.memory_bytes} bytes")
     number = begin_snapshot(change, canister_id, args.replace_snapshot)
-    head = _head(message, canister_id, canister, canister.module_hash)
+    head = build_head(message, canister_id, canister, canister.module_hash)
     size_bytes = _copy(change, args.canister_id, number, head)
     record = SnapshotRecord(
         taken_ns=change.request.now_ns,
@@ -65,22 +61,6 @@ def _take(change: Change, args: TakeSnapshotArgs) -> Snapshot:
         uninstall(change, canister_id, args.sender_canister_version)
     check_funded(change, canister_id)
     return _show(canister_id, number, record)
-
-
-def _head(
-    message: MessageOverlay, canister_id: bytes, canister: CanisterRecord, module_hash: bytes
-) -> ArchiveHead:
-    stored = message.get(keys.hashed(keys.SCHEMAS, canister.schema_id))
-    assert stored is not None, "a canister's schema is stored"
-    schema = SCHEMA.decode(stored).description
-    timers = tuple(
-        ArchivedTimer(number, timer.method, timer.due_ns, timer.every_ns, timer.saved)
-        for number, timer in list_timers(message, canister_id)
-    )
-    numbers = {number for state in decode_schema(schema).collections for number in state.values}
-    numbers |= {timer.saved[:TYPE_NUMBER_SIZE_BYTES] for timer in timers if timer.saved}
-    types = [message.type_bytes(number) for number in sorted(numbers)]
-    return ArchiveHead(module_hash, schema, tuple(t for t in types if t is not None), timers)
 
 
 def _copy(change: Change, canister: Principal, number: int, head: ArchiveHead) -> int:
