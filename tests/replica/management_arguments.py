@@ -50,6 +50,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "cannery_canister_list": t.CanisterListArgs(None, 10),
         "cannery_module_add_chunked": t.ModuleAddChunkedArgs(canister, [t.ChunkHash(_HASH)], _HASH),
         "cannery_module_compare": ModuleCompareArgs(_HASH, _HASH),
+        "cannery_replace": t.ReplaceArgs(canister, _HASH, b""),
         "cannery_status_many": [canister],
         "cannery_alarm_set": AlarmSetArgs([canister], 5),
         "cannery_upgrade_many": u.UpgradeManyArgs(_HASH, b"", [canister], False),

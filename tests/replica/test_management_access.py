@@ -70,6 +70,8 @@ CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand",
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}
 INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
 FLEET_READERS = {"cannery_fleet_info", "cannery_fleet_members"}
+OPERATING_CONTROLLERS = {"cannery_replace"}
+"""Controllers; over HTTP those who are operators."""
 BY_TARGET = {"cannery_alarm_set", "cannery_module_compare", "cannery_status_many", "cannery_upgrade_many"}
 """Operators over HTTP and canisters: over whom they may decide is asked for each target, if any."""
 
@@ -84,6 +86,7 @@ def test_each_method_has_its_rule_here() -> None:
         | CONTROLLING_CANISTERS
         | INDEXES
         | FLEET_READERS
+        | OPERATING_CONTROLLERS
         | BY_TARGET
     )
 

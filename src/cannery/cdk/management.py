@@ -247,6 +247,16 @@ class FleetInfo:
 
 
 @record
+class ReplaceArgs:
+    """Arguments of `cannery_replace`; `expected`: the module that the canister must be on."""
+
+    canister_id: Principal
+    module_hash: bytes
+    arg: bytes
+    expected: bytes | None = None
+
+
+@record
 class ModuleCompareArgs:
     """Two modules of the node: the one that is there, and the one that may follow it."""
 
@@ -301,6 +311,7 @@ class CanisterReport:
     frozen: bool
     idle_burned_per_day: nat
     controllers: list[Principal]
+    replaced_by: Principal | None
 
 
 @record
@@ -456,6 +467,10 @@ class Management(Service):
 
     @method
     def raw_rand(self) -> bytes: ...
+
+    @method
+    def cannery_replace(self, args: ReplaceArgs) -> CanisterIdArg:
+        """Move a canister to a new id with all that it holds, upgraded; the old id points to the new one."""
 
     @method
     def cannery_module_compare(self, args: ModuleCompareArgs) -> ModuleDifferences:

@@ -15,7 +15,7 @@ from cannery.replica.view import StateView, show
 
 
 def require_canister(view: StateView, canister_id: bytes) -> CanisterRecord:
-    """Give a canister's record; raises `Reject` where it does not exist."""
+    """Give a canister's record; raises `Reject` where it does not exist, or moved to another id."""
     canister = view.canister(canister_id)
     if canister is None:
         raise Reject(
@@ -23,7 +23,16 @@ def require_canister(view: StateView, canister_id: bytes) -> CanisterRecord:
             f"Canister {show(canister_id)} not found: check its id, or whether it was deleted",
             "IC0301",
         )
+    if canister.replaced_by:
+        raise replaced(canister_id, canister)
     return canister
+
+
+def replaced(canister_id: bytes, canister: CanisterRecord) -> Reject:
+    """Make the reject of a canister that moved to another id."""
+    new_id = show(canister.replaced_by)
+    text = f"Canister {show(canister_id)} was replaced by {new_id}: call {new_id}"
+    return Reject(RejectCode.DESTINATION_INVALID, text, "CNRY0301")
 
 
 def require_running(canister_id: bytes, canister: CanisterRecord) -> None:

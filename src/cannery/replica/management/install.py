@@ -42,6 +42,7 @@ from cannery.replica.management.types import (
     InstallMode,
 )
 from cannery.replica.records import SCHEMA, CanisterRecord, ModuleRecord
+from cannery.replica.targets import replaced
 from cannery.replica.timers import list_timers
 from cannery.replica.view import show
 
@@ -59,6 +60,8 @@ def deploy(
 ) -> None:
     """Bring a module that the node has into a canister; where it raises `Reject`, drop the overlay."""
     canister = change.canister(canister_id)
+    if canister.replaced_by:
+        raise replaced(canister_id, canister)
     if mode.tag == "upgrade":
         _upgrade(change, canister_id, canister, mode, module_hash, module, arg)
         kind = ChangeKind.UPGRADE

@@ -44,6 +44,7 @@ from cannery.replica.management.snapshot_types import LoadSnapshotArgs
 from cannery.replica.records import SchemaRecord, encode_record, schema_id
 from cannery.replica.snapshot_archive import ArchiveError, ArchiveHead, read_entries, read_head
 from cannery.replica.snapshot_check import CheckedHead, check_archive
+from cannery.replica.targets import replaced
 from cannery.replica.timers import drop_timers, restore_timer
 from cannery.replica.view import show
 
@@ -58,6 +59,9 @@ def _may_load(request: Request, args: LoadSnapshotArgs) -> None:
 
 def _load(change: Change, args: LoadSnapshotArgs) -> None:
     target, owner, message = args.canister_id.raw, owner_of(args.snapshot_id), change.message
+    there = change.canister(target)
+    if there.replaced_by:
+        raise replaced(target, there)
     if message.canister(owner) is None:
         owner = target
     record = find_snapshot(message, owner, args.snapshot_id)

@@ -48,6 +48,7 @@ class CanisterReport:
     frozen: bool
     idle_burned_per_day: nat
     controllers: list[Principal]
+    replaced_by: Principal | None
 
 
 @record
@@ -128,6 +129,7 @@ def _report(
         frozen=cycles.is_frozen(config, canister, account, now_ns, priced_from_ns),
         idle_burned_per_day=cycles.idle_burned_per_day(config, account),
         controllers=[Principal(raw) for raw in canister.controllers],
+        replaced_by=Principal(canister.replaced_by) if canister.replaced_by else None,
     )
 
 

@@ -551,6 +551,16 @@ class TakeCyclesArgs:
 
 
 @record
+class ReplaceArgs:
+    """Arguments of `cannery_replace`; `expected`: the module that the canister must be on."""
+
+    canister_id: Principal
+    module_hash: bytes
+    arg: bytes
+    expected: bytes | None = None
+
+
+@record
 class CreateInstalledArgs:
     """Arguments of `cannery_create_installed`: a canister that runs a known module from the first."""
 

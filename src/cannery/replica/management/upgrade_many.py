@@ -28,6 +28,7 @@ from cannery.replica.management.upgrade_batch import (
 from cannery.replica.management.upgrade_types import UpgradeManyArgs, UpgradeResult
 from cannery.replica.records import CanisterRecord, IngressOrigin, UpgradeMessage
 from cannery.replica.state import MessageOverlay
+from cannery.replica.targets import replaced
 from cannery.replica.view import show
 
 _METHOD = "cannery_upgrade_many"
@@ -43,6 +44,8 @@ def upgrade_target(
     request = Request(_METHOD, caller, from_user, state.time_ns, state.view.config, message, message.layer)
     canister = request.canister(canister_id)
     check_controller(request, canister_id)
+    if canister.replaced_by:
+        raise replaced(canister_id, canister)
     old_hash = canister.module_hash
     if old_hash is None:
         raise Reject(
