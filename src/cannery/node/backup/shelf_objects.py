@@ -82,7 +82,7 @@ class ObjectShelf:
         """
         mode: Any = "create" if tag is None else {"e_tag": tag}  # Any: the type of obstore's own stub
         try:
-            return obstore.put(self._store, name, data, mode=mode)["e_tag"]
+            found: str | None = obstore.put(self._store, name, data, mode=mode)["e_tag"]
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError, FileExistsError):
             return None
         except (exceptions.NotSupportedError, RuntimeError):
@@ -92,6 +92,7 @@ class ObjectShelf:
             ) from None
         except _ERRORS as error:
             raise self._refusal("write", name, error) from error
+        return found
 
     def find(self, name: str) -> tuple[bytes, str] | None:
         """Give an object with its tag; None where it is not there."""

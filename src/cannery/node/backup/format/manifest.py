@@ -191,7 +191,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     head = _ENCODE(manifest.head)
     start = MANIFEST_MAGIC + _HEAD_SIZE.pack(len(head)) + head
     body = _ENCODE(_Body(manifest.changed, manifest.removed))
-    stored = zstandard.ZstdCompressor(level=_LEVEL).compress(body)
+    stored: bytes = zstandard.ZstdCompressor(level=_LEVEL).compress(body)
     return start + sha256(start).digest() + _BODY_SIZE.pack(len(body)) + stored
 
 

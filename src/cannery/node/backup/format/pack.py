@@ -184,7 +184,7 @@ def decompress(stored: bytes, raw_bytes: int, what: str) -> bytes:
             raise BackupFormatError(f"{what} does not have the size that it should have")
         # A frame may end early and leave bytes behind it, which nothing would look at.
         reader = zstandard.ZstdDecompressor().decompressobj()
-        raw = reader.decompress(stored)
+        raw: bytes = reader.decompress(stored)
         if not reader.eof or reader.unused_data or len(raw) != raw_bytes:
             raise BackupFormatError(f"{what} is cut short, or goes on behind its end")
     except (zstandard.ZstdError, MemoryError) as error:
