@@ -30,11 +30,7 @@ def _open_the_gate(node: RunningNode) -> Principal:
     """Let as many people register as want to; return the index."""
     index = Principal.parse(node.names()["user_index"])
     agent = node.agent()
-    _, values = decode_dynamic(agent.query(index, "get_settings", b"DIDL\x00\x00"))
-    settings = values[0]
-    assert isinstance(settings, dict)
-    module = next(value for value in settings.values() if isinstance(value, bytes))
-    agent.call(index, "configure", _settings((IndexSettings(module, 2**32 - 1),)))
+    agent.call(index, "configure", _settings((IndexSettings(2**32 - 1),)))
     return index
 
 

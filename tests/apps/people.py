@@ -33,13 +33,17 @@ class People:
         self.index = self.node.install(_MODULES["index"])
         self.index = self.node.actor(self.index.id, UserIndex)
         self.node.manage("cannery_module_add", _MODULES["user"])
-        self.user_module = sha256(_MODULES["user"]).digest()
         self.configure(per_minute)
+        self.release(1, _MODULES["user"])
         self._canisters: dict[str, Any] = {}  # Principal of each one's canister, as registered
 
-    def configure(self, per_minute: int, module: bytes | None = None) -> None:
-        wanted = self.user_module if module is None else module
-        self.index.as_(self.node.operator).configure(IndexSettings(wanted, per_minute))
+    def configure(self, per_minute: int) -> None:
+        self.index.as_(self.node.operator).configure(IndexSettings(per_minute))
+
+    def release(self, version: int, module: bytes) -> None:
+        module_hash = sha256(module).digest()
+        added = self.index.as_(self.node.operator).fleet_release_add("user", version, module_hash, "new")
+        assert added.tag == "ok", added
 
     def register(self, name: str, username: str | None = None) -> RegisterResult:
         result = self.index.as_(name).register(username or name)

@@ -16,6 +16,7 @@ from cannery.apps.users.user_index import username_fault
 from cannery.candid.did import parse_did
 from cannery.cdk.message_log import LogRule, WhenFull
 from cannery.cdk.module_file import parse_module
+from cannery.replica.block import ReplicaConfig
 from cannery.testing import Rejected
 from tests.apps.forger import Forger
 from tests.apps.people import People
@@ -82,14 +83,26 @@ def test_refused_registrations_say_why(people: People) -> None:
         people.index.as_(Principal.anonymous()).register("nobody")
 
 
-def test_a_failed_creation_releases_the_name_and_leaves_no_canister(people: People) -> None:
+def test_a_failed_creation_releases_the_name_and_leaves_no_canister() -> None:
+    people = People(config=ReplicaConfig(canister_quota_count=1))
+    first = people.register("cid").ok
     before = len(_canisters(people))
-    people.configure(100, module=bytes(32))
-    assert people.register("ann").tag == "failed"
+    assert "its quota is 1" in people.register("ann").failed
     assert len(_canisters(people)) == before
-    people.configure(100)
+    people.index.as_(people.node.operator).fleet_delete(first.canister)
+    people.node.run()
     assert people.register("bob", "ann").tag == "ok"
-    assert people.register("ann", "ann_2").tag == "ok"
+    people.node.close()
+
+
+def test_a_user_whose_canister_was_deleted_is_gone_and_may_come_again(people: People) -> None:
+    first = people.register("ann").ok
+    people.index.as_(people.node.operator).fleet_delete(first.canister)
+    assert people.index.lookup(Who.username("ann")) is None
+    again = people.register("ann").ok
+    assert again.canister != first.canister
+    people.node.run()
+    assert people.index.lookup(Who.username("ann")) == again
 
 
 def test_pages_of_users_are_in_the_order_of_names(people: People) -> None:
@@ -217,7 +230,7 @@ def test_strangers_fail_at_every_method_of_a_mailbox(people: People) -> None:
         "sent_messages": (None, 10),
         "receive": ([],),
     }
-    public = {"owner"}
+    public = {"owner", "get_version"}
     assert set(interface.methods) == set(arguments) | public, "a new method needs its line here"
     before = people.mailbox("bob").usage()
     for stranger in ("eve", "ann", "operator"):

@@ -61,8 +61,10 @@ class People:
             t.InstallMode.install(), self.index, None, [], module_hash(modules().index), encode_args()
         )
         world.manage_now("install_chunked_code", install)
-        settings = IndexSettings(module_hash(modules().user), 10_000)
-        world.call(world.operator, self.index, shape(UserIndex, "configure"), settings)
+        world.call(world.operator, self.index, shape(UserIndex, "configure"), IndexSettings(10_000))
+        for version, module in enumerate((modules().user, modules().user_next), 1):
+            add = shape(UserIndex, "fleet_release_add")
+            world.call(world.operator, self.index, add, "user", version, module_hash(module), "of the plan")
 
     # --- what happens
 

@@ -11,17 +11,21 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from cannery.apps.users.types import IndexSettings
+from cannery.candid.python import nat64
 from cannery.cdk.build import BuiltModule
+from cannery.cdk.interface import KIT_VERSION
 from cannery.cli.building import build_source
 from cannery.cli.mailbox import INDEX_NAME
 from cannery.cli.management import Management
 from cannery.cli.typed_calls import TypedCanister
 from cannery.client.agent import Agent
+from cannery.errors import CanneryError
+from cannery.fleet.registry import ReleaseEntry, ReleaseResult
 from cannery.node.source_files import read_source
 from cannery.protocol.principal import Principal
 
 APPS_FOLDER = Path(__file__).resolve().parent.parent / "apps"
+USER_KIND = "user"
 EMPTY_ARGUMENT = b"DIDL\x00\x00"
 
 
@@ -63,12 +67,18 @@ def install_users_app(agent: Agent, app: UsersApp) -> Principal:
     if present != app.index.hash:
         mode = "install" if present is None else "upgrade"
         management.install(index_id, mode, app.index.hash, EMPTY_ARGUMENT)
-    _configure(TypedCanister(agent, index_id), app.user.hash)
+    _release(TypedCanister(agent, index_id), app.user.hash)
     return index_id
 
 
-def _configure(index: TypedCanister, user_module: bytes) -> None:
-    settings = index.query("get_settings", IndexSettings)
-    if settings.user_module != user_module:
-        wanted = IndexSettings(user_module, settings.registrations_per_minute)
-        index.call_for_effect("configure", (wanted,))
+def _release(index: TypedCanister, module_hash: bytes) -> None:
+    """See that the index has this version's user module as a release."""
+    known = index.query("fleet_releases", list[ReleaseEntry], (USER_KIND,), (str | None,))
+    if any(release.module_hash == module_hash for release in known):
+        return
+    version = max((release.version for release in known), default=0) + 1
+    text = f"comes with Cannery {KIT_VERSION}"
+    args, hints = (USER_KIND, version, module_hash, text), (str, nat64, bytes, str)
+    added = index.call("fleet_release_add", ReleaseResult, args, hints)
+    if added.tag == "err":
+        raise CanneryError(f"the users app's release {version} was not added: {added.err}")

@@ -111,11 +111,11 @@ class Departures(Component, prefix="fleet.departures"):
             UpdateSettingsArgs(canister, CanisterSettings(controllers=controllers))
         )
 
-    def handed_over(self, ctx: Context, canister: Principal) -> None:
-        """Note that a child's control was given to its owner."""
+    def handed_over(self, canister: Principal) -> None:
+        """Note that a child's control was given to its owner, who asked for it: that is no alarm."""
         child = self.directory.get(canister)
         if child is not None:
-            self.note_custody(ctx, child, f"{child.owner} has taken control of their {child.kind}")
+            self.directory.set_state(child, ChildState.in_custody())
 
     # steps
 

@@ -7,7 +7,10 @@ and are for operators of the node and controllers of the index unless they say o
 
 from __future__ import annotations
 
-from cannery import Context, query
+from collections.abc import Callable
+from typing import Any
+
+from cannery import Context, Pending, Principal, query
 from cannery.cdk.component import Component
 from cannery.fleet.alarms import Alarms
 from cannery.fleet.census import Census
@@ -36,6 +39,33 @@ class Index(Component, prefix="fleet"):
     orphans = Orphans()
     census = Census()
     trust = Trust()
+
+    def is_making(self, ctx: Context, kind: str, owner: Principal) -> bool:
+        """Say whether an owner's child of a kind is being made now."""
+        return self.nursery.is_making(ctx, kind, owner)
+
+    def create(
+        self,
+        ctx: Context,
+        kind: str,
+        owner: Principal,
+        arg: bytes,
+        *,
+        then: Callable[..., object],
+        saved: object,
+        cycles: int = 0,
+    ) -> Pending[Any]:  # of what `then` answers
+        """Make an owner's child with the current release of a kind; return this from the method.
+
+        `then` is a continuation of the canister: `(self, ctx, outcome: Outcome[Child], saved)`. Look the
+        owner up first (`directory.find`, `is_making`): raises `AlreadyMade`, LookupError where the kind has
+        no release, Reject where the index has too few cycles or too many calls in flight.
+        """
+        release = self.registry.current(kind)
+        if release is None:
+            raise LookupError(f"there is no release of {kind}: an operator adds one with fleet_release_add")
+        self.census.keep(ctx)
+        return self.nursery.create(ctx, release, owner, arg, then=then, saved=saved, cycles=cycles)
 
     @query
     def fleet_status(self, ctx: Context) -> FleetStatus:

@@ -11,6 +11,7 @@ OPAQUE_SIZE_BYTES_MAX = 64 * 1024
 MESSAGE_ID_SIZE_BYTES_MAX = 32
 PAGE_COUNT_MAX = 500
 PAGE_SIZE_BYTES_MAX = 1_000_000
+SELF_CUSTODY_ROLE = "self_custody"
 
 
 @record
@@ -28,7 +29,6 @@ class Profile:
 class IndexSettings:
     """What the operator decides for all users."""
 
-    user_module: bytes
     registrations_per_minute: nat32
 
 

@@ -31,12 +31,14 @@ from cannery import (
 from cannery.cdk.delivery import Attempt, Delivery, DeliveryFull
 from cannery.cdk.inbox import Batch, Inbox
 from cannery.cdk.message_log import Appended, LogItem, LogPage, LogRule, MessageLog, WhenFull
+from cannery.fleet.member import Member
 
 from .types import (
     MESSAGE_ID_SIZE_BYTES_MAX,
     OPAQUE_SIZE_BYTES_MAX,
     PAGE_COUNT_MAX,
     PAGE_SIZE_BYTES_MAX,
+    SELF_CUSTODY_ROLE,
     TEXT_LENGTH_MAX,
     Body,
     DeliveryState,
@@ -100,6 +102,7 @@ class IndexOfUsers(Service):
 class User(Canister):
     """Keep one user's messages, and deliver what they send."""
 
+    member = Member()
     me = StableCell(UserInit, UNOWNED)
     mailbox = MessageLog(Stored, rule=MAILBOX_RULE)
     arrivals = Inbox(Receipt)
@@ -213,6 +216,8 @@ class User(Canister):
         sender = self.peers.get(ctx.caller)
         if sender is not None:
             return self._take(ctx, sender, batch)
+        if ctx.fleet is not None and ctx.caller_fleet != ctx.fleet and not ctx.has_role(SELF_CUSTODY_ROLE):
+            ctx.reject("only the canisters of users of this index may deliver here")
         lookup = IndexOfUsers(self.me.get().index).lookup(Who.canister(ctx.caller))
         return ctx.call(lookup, then=self.sender_found, saved=Arrival(ctx.caller, batch))
 

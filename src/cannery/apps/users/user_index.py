@@ -1,8 +1,8 @@
 """The index of users: registers people, gives each a canister of their own, and tells who is where.
 
-A registration reserves the name, then creates and installs the canister in one step of the management
-canister, so that a failure leaves neither a reserved name nor a canister. Names are unique whatever their
-case.
+A registration reserves the name, then lets the fleet make the canister, so that a failure leaves neither a
+reserved name nor a canister. Names are unique whatever their case. The fleet's index is part of this one:
+operators bring releases, roll them out, fund and watch by its methods (`fleet_...`).
 """
 
 from __future__ import annotations
@@ -26,16 +26,13 @@ from cannery import (
     record,
     update,
 )
-from cannery.cdk.management import (
-    CanisterSettings,
-    CreateInstalledArgs,
-    CreateInstalledResult,
-    Management,
-    UpdateSettingsArgs,
-)
+from cannery.cdk.management import FleetConfigureArgs, FleetRole, Management
+from cannery.fleet.directory_types import Child
+from cannery.fleet.index import Index
 
 from .types import (
     PAGE_COUNT_MAX,
+    SELF_CUSTODY_ROLE,
     USERNAME_LENGTH_MAX,
     USERNAME_LENGTH_MIN,
     IndexSettings,
@@ -46,6 +43,7 @@ from .types import (
     Who,
 )
 
+KIND = "user"
 MINUTE_NS = 60_000_000_000
 REGISTERING_NS_MAX = 10 * MINUTE_NS
 REGISTRATIONS_PER_MINUTE = 600
@@ -80,7 +78,7 @@ class Registration:
 class Custody:
     """A hand-over of control under way."""
 
-    owner: Principal
+    canister: Principal
 
 
 def username_fault(username: str) -> str | None:
@@ -96,10 +94,10 @@ def username_fault(username: str) -> str | None:
 class UserIndex(Canister):
     """Register users and find them."""
 
-    settings = StableCell(IndexSettings, IndexSettings(b"", REGISTRATIONS_PER_MINUTE))
+    fleet = Index()
+    settings = StableCell(IndexSettings, IndexSettings(REGISTRATIONS_PER_MINUTE))
     users = StableMap(Principal, Profile, counted=True)
     names = StableMap(str, Principal)
-    owners = StableMap(Principal, Principal)
     registering = StableMap(Principal, Reservation)
     window = StableCell(Window, Window(0, 0))
 
@@ -110,7 +108,7 @@ class UserIndex(Canister):
 
     @update
     def configure(self, ctx: Context, settings: IndexSettings) -> None:
-        """Set the module of new users and how many may register in a minute; operators only."""
+        """Set how many may register in a minute; operators only."""
         self._operators_only(ctx)
         self.settings.set(settings)
 
@@ -125,26 +123,31 @@ class UserIndex(Canister):
         caller = ctx.caller
         if caller == Principal.anonymous():
             ctx.reject("register with an identity of your own: the anonymous principal cannot own a mailbox")
-        known = self.users.get(caller)
+        known = self._profile(caller)
         if known is not None:
             return RegisterResult.ok(known)
+        self._forget_gone(caller)
         self._forget_cut_off(ctx)
         refusal = self._refusal(ctx, username)
         if refusal is not None:
             return refusal
         self.names.put(username.lower(), caller)
         self.registering.put(caller, Reservation(username, ctx.now_ns))
-        return ctx.call(
-            Management().cannery_create_installed(
-                CreateInstalledArgs(
-                    module_hash=self.settings.get().user_module,
-                    arg=encode_args(UserInit(caller, ctx.id, username)),
-                    controllers=[ctx.id],
-                )
-            ),
+        return self.fleet.create(
+            ctx,
+            KIND,
+            caller,
+            encode_args(UserInit(caller, ctx.id, username)),
             then=self.created,
             saved=Registration(caller, username),
         )
+
+    def _forget_gone(self, owner: Principal) -> None:
+        """Release the name of a user whose canister was deleted."""
+        profile = self.users.get(owner)
+        if profile is not None:
+            self.users.delete(owner)
+            self.names.delete(profile.username.lower())
 
     def _forget_cut_off(self, ctx: Context) -> None:
         """Release the caller's reservation if a forced stop cut its registration off."""
@@ -157,12 +160,12 @@ class UserIndex(Canister):
         fault = username_fault(username)
         if fault is not None:
             return RegisterResult.username_invalid(fault)
-        if self.registering.get(ctx.caller) is not None:
+        if self.registering.get(ctx.caller) is not None or self.fleet.is_making(ctx, KIND, ctx.caller):
             return RegisterResult.in_progress("your registration is under way; ask again in a moment")
         if self.names.get(username.lower()) is not None:
             return RegisterResult.username_taken(f"the name {username} is taken; choose another")
-        if not self.settings.get().user_module:
-            return RegisterResult.failed("this index has no user module yet; its operator must configure one")
+        if self.fleet.registry.current(KIND) is None:
+            return RegisterResult.failed("this index has no release of users yet; its operator must add one")
         return self._throttle(ctx)
 
     def _throttle(self, ctx: Context) -> RegisterResult | None:
@@ -178,19 +181,15 @@ class UserIndex(Canister):
         return None
 
     @continuation
-    def created(
-        self, ctx: Context, outcome: Outcome[CreateInstalledResult], saved: Registration
-    ) -> RegisterResult:
+    def created(self, ctx: Context, outcome: Outcome[Child], saved: Registration) -> RegisterResult:
         """Keep the new user, or release the name where no canister could be made."""
         self.registering.delete(saved.owner)
         if not outcome.ok:
             self.names.delete(saved.username.lower())
             ctx.log(f"registration of {saved.username} failed: {outcome.reject_message}")
             return RegisterResult.failed(f"no canister could be created: {outcome.reject_message}")
-        canister = outcome.value.canister_id
-        profile = Profile(saved.owner, canister, saved.username, ctx.now_ns, False)
+        profile = Profile(saved.owner, outcome.value.canister, saved.username, ctx.now_ns, False)
         self.users.put(saved.owner, profile)
-        self.owners.put(canister, saved.owner)
         return RegisterResult.ok(profile)
 
     @query
@@ -210,41 +209,54 @@ class UserIndex(Canister):
         if who.tag == "username":
             owner = self.names.get(who.username.lower())
         elif who.tag == "canister":
-            owner = self.owners.get(who.canister)
+            child = self.fleet.directory.get(who.canister)
+            owner = None if child is None else child.owner
         else:
             owner = who.owner
-        return None if owner is None else self.users.get(owner)
+        return None if owner is None else self._profile(owner)
+
+    def _profile(self, owner: Principal) -> Profile | None:
+        """Return a user with the canister that the fleet has for them now; None where it has none."""
+        profile, child = self.users.get(owner), self.fleet.directory.find(KIND, owner)
+        if profile is None or child is None:
+            return None
+        is_own = child.state.tag == "in_custody"
+        if profile.canister == child.canister and profile.self_custody == is_own:
+            return profile
+        return replace(profile, canister=child.canister, self_custody=is_own)
 
     @query
     def page(self, ctx: Context, after: str | None, limit: nat32) -> ProfilePage:
         """List users in the order of their names, from the one after `after`."""
         page = self.names.page(after=after, limit=min(limit, PAGE_COUNT_MAX))
-        profiles = [self.users.get(owner) for _, owner in page.items]
+        profiles = [self._profile(owner) for _, owner in page.items]
         return ProfilePage([profile for profile in profiles if profile is not None], page.next)
 
     @query
     def count(self, ctx: Context) -> nat64:
         """Return how many users are registered."""
-        return len(self.users)
+        directory = self.fleet.directory
+        return directory.count(KIND, "active") + directory.count(KIND, "in_custody")
 
     @update
     def take_custody(self, ctx: Context, controllers: list[Principal]) -> Pending[None]:
         """Hand control of the caller's canister to `controllers`; the index loses its powers for good."""
-        profile = self.users.get(ctx.caller)
+        profile = self._profile(ctx.caller)
         if profile is None:
             ctx.reject("you are not registered here")
         if not controllers:
             ctx.reject("name at least one controller, or nobody could ever upgrade or fund your canister")
-        change = UpdateSettingsArgs(profile.canister, CanisterSettings(controllers=controllers))
-        call = Management().update_settings(change)
-        return ctx.call(call, then=self.handed_over, saved=Custody(ctx.caller))
+        call = self.fleet.departures.hand_over_call(profile.canister, controllers)
+        return ctx.call(call, then=self.handed_over, saved=Custody(profile.canister))
 
     @continuation
     def handed_over(self, ctx: Context, outcome: Outcome[None], saved: Custody) -> None:
-        """Note that a user controls their own canister."""
+        """Note that a user controls their own canister; it may deliver to the others all the same."""
         if not outcome.ok:
             ctx.reject(f"control could not be handed over: {outcome.reject_message}")
-        self.users.put(saved.owner, replace(self.users[saved.owner], self_custody=True))
+        self.fleet.departures.handed_over(saved.canister)
+        role = FleetRole(SELF_CUSTODY_ROLE, [saved.canister])
+        ctx.notify(Management().cannery_fleet_configure(FleetConfigureArgs([role], [], [])))
 
     def _operators_only(self, ctx: Context) -> None:
         if not (ctx.is_operator(ctx.caller) or ctx.is_controller(ctx.caller)):
