@@ -113,7 +113,11 @@ class SimStore:
             return False
         self._roll_back(len(self._unsynced))
         for undo in reversed(self._log[-count:]):
-            self._cut_off.append({key: self._set(key, before) for key, before in reversed(undo)})
+            redo: dict[bytes, bytes | None] = {}
+            for key, before in reversed(undo):
+                # A key that the batch both deleted and put stands twice: the later state comes first here.
+                redo.setdefault(key, self._set(key, before))
+            self._cut_off.append(redo)
         return True
 
     @property
