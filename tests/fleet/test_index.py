@@ -303,3 +303,45 @@ def test_what_is_listed_is_no_orphan() -> None:
             node.advance(seconds=601)
         assert village.fleet_child(child.canister) == child
         assert village.fleet_status().pool == 1
+
+
+def test_a_replaced_child_has_all_it_had_under_a_new_id_and_the_old_one_says_so() -> None:
+    with Node() as node:
+        module_hash = node.manage("cannery_module_add", node.build(Cottage))
+        village = node.install(Village)
+        operator = village.as_(node.operator)
+        assert operator.fleet_release_add("cottage", 1, module_hash, "the first").tag == "ok"
+        operator.plan(Release("cottage", 1, module_hash))
+        old = village.as_("ann").settle(False)
+        node.actor(old.canister, Cottage).knock()
+        with pytest.raises(Rejected, match="for operators"):
+            village.as_("ann").fleet_replace(old.canister, None, None)
+        new = operator.fleet_replace(old.canister, None, None).ok
+        assert (new.owner, new.kind, new.version, new.state.tag) == (old.owner, "cottage", 1, "active")
+        assert node.actor(new.canister, Cottage).knock() == 2
+        with pytest.raises(Rejected, match=f"was replaced by {new.canister}"):
+            node.actor(old.canister, Cottage).knock()
+        assert village.as_("ann").fleet_lookup("cottage", node.principal("ann")) == new
+        assert operator.fleet_child(old.canister).state.replaced == new.canister
+        assert "no child that is in use" in operator.fleet_replace(old.canister, None, None).err
+        operator.fleet_delete(old.canister)
+        node.run()
+        assert operator.fleet_child(old.canister) is None
+        assert node.actor(new.canister, Cottage).get_version().fleet == village.id
+
+
+def test_the_numbers_for_metrics_have_few_labels_however_many_children_there_are() -> None:
+    with Node() as node:
+        village = build_village(node)
+        for number in range(30):
+            village.as_(f"owner {number}").settle(False)
+        village.fleet_census_take()
+        node.run()
+        samples = village.fleet_metrics()
+        assert len({(sample.name, tuple(sample.labels)) for sample in samples}) == len(samples) < 60
+        values = {(sample.name, dict(sample.labels).get("kind")): sample.value for sample in samples}
+        assert values["children", "cottage"] == 30
+        assert values["children_active_day", "cottage"] == 30
+        assert values["alarms_open", None] == 0
+        with pytest.raises(Rejected, match="for operators"):
+            village.as_("mallory").fleet_metrics()

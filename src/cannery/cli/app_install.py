@@ -21,11 +21,13 @@ from cannery.cli.typed_calls import TypedCanister
 from cannery.client.agent import Agent
 from cannery.errors import CanneryError
 from cannery.fleet.registry import ReleaseEntry, ReleaseResult
+from cannery.fleet.rollout_types import KindVersion, RolloutArgs, StartResult
 from cannery.node.source_files import read_source
 from cannery.protocol.principal import Principal
 
 APPS_FOLDER = Path(__file__).resolve().parent.parent / "apps"
 USER_KIND = "user"
+WAVE_COUNT = 100
 EMPTY_ARGUMENT = b"DIDL\x00\x00"
 
 
@@ -82,3 +84,17 @@ def _release(index: TypedCanister, module_hash: bytes) -> None:
     added = index.call("fleet_release_add", ReleaseResult, args, hints)
     if added.tag == "err":
         raise CanneryError(f"the users app's release {version} was not added: {added.err}")
+    if version > 1:
+        _roll_out(index, version)
+
+
+def _roll_out(index: TypedCanister, version: int) -> None:
+    """Bring the users that are there to a release, in waves, while the node serves them."""
+    started = index.call(
+        "fleet_rollout_start", StartResult, (RolloutArgs([KindVersion(USER_KIND, version)], WAVE_COUNT),)
+    )
+    if started.tag == "err":
+        raise CanneryError(
+            f"the users app's release {version} is not rolled out: {started.err}; "
+            "users stay on the release that they have"
+        )

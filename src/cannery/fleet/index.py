@@ -17,9 +17,11 @@ from cannery.fleet.census import Census
 from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import FleetStatus
+from cannery.fleet.gauges import Gauges
 from cannery.fleet.nursery import Nursery
 from cannery.fleet.orphans import Orphans
 from cannery.fleet.registry import Registry
+from cannery.fleet.replacements import Replacements
 from cannery.fleet.rights import require_operator
 from cannery.fleet.rollouts import Rollouts
 from cannery.fleet.trust import Trust
@@ -38,7 +40,9 @@ class Index(Component, prefix="fleet"):
     departures = Departures()
     orphans = Orphans()
     census = Census()
+    replacements = Replacements()
     trust = Trust()
+    gauges = Gauges()
 
     def is_making(self, ctx: Context, kind: str, owner: Principal) -> bool:
         """Say whether an owner's child of a kind is being made now."""
