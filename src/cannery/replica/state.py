@@ -240,7 +240,7 @@ class MessageOverlay:
 
     def module(self, module_hash: bytes) -> ModuleRecord | None:
         """Give what is known of a module."""
-        known = self.state.view.modules.get(module_hash)
+        known = self.state.view.module(module_hash)
         if known is not None:
             return known
         data = self.get(keys.hashed(keys.MODULES, module_hash))

@@ -103,6 +103,10 @@ def _upgrade_many(change: Change, args: UpgradeManyArgs) -> list[UpgradeResult] 
     message, caller = change.message, change.caller
     targets = [target.raw for target in args.targets]
     number = _checked_number(change, args, targets)
+    # One look into the store for all of them.
+    message.state.reader.multi_get(
+        [keys.owned(space, target) for target in targets for space in (keys.CANISTERS, keys.ACCOUNTS)]
+    )
     results = [_refusal(change, target) for target in targets]
     message.state.note_work(len(targets), 0)
     if None not in results:
