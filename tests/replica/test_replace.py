@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cannery import Principal
+from cannery import Canister, Context, Principal, StableCell, nat64, query, timer, update
 from cannery.replica import keys, records
 from cannery.replica.block import PriceSchedule
 from cannery.replica.management import types as t
@@ -42,6 +42,27 @@ from tests.replica.upgrade_world import (
 )
 
 METHOD = "cannery_replace"
+
+
+class Pulse(Canister):
+    """Counts every 100 seconds."""
+
+    count = StableCell(nat64, 0)
+
+    @update
+    def begin(self, ctx: Context) -> None:
+        """Set the timer."""
+        ctx.timer_set(self.beat, every_s=100)
+
+    @timer
+    def beat(self, ctx: Context) -> None:
+        """Count."""
+        self.count.set(nat64(self.count.get() + 1))
+
+    @query
+    def get(self, ctx: Context) -> nat64:
+        """Give the count."""
+        return self.count.get()
 
 
 def replace(world: UpgradeWorld, canister: Principal, cls: type = New, **more: Any) -> Principal:
@@ -171,6 +192,28 @@ def test_a_message_that_waits_at_the_old_id_is_told_the_new_one_and_a_timer_is_n
     assert world.account(new).timers_open == 0
     assert world.account(new).messages + world.account(old).messages >= 2
     assert int_result(world.query(OWNER, new, "get")) >= 1
+
+
+def test_a_repeating_timer_whose_message_waits_fires_at_once_and_keeps_its_rhythm() -> None:
+    world = UpgradeWorld()
+    world.hashes[Pulse] = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(Pulse))
+    old = make_puppet(world, Pulse)
+    world.control(old, world.index, OWNER)
+    world.call(OWNER, old, "begin")
+    begun_ns = world.time_ns
+    args = t.ReplaceArgs(old, world.hashes[Pulse], b"")
+    order = order_argument(MANAGEMENT, METHOD, encode_argument(METHOD, args))
+    calls = [world.ingress(OWNER, old, "get", b"DIDL\x00\x00") for _ in range(3)]
+    world.block(world.ingress(OWNER, world.index, "order", order), *calls, seconds=105)
+    world.wait(1)
+    (info,) = world.ask(OPERATOR, "cannery_status_many", [old])
+    new = info.status.replaced_by
+    assert int_result(world.query(OWNER, new, "get")) == 1
+    world.wait((begun_ns - world.time_ns) / 1e9 + 199)
+    assert int_result(world.query(OWNER, new, "get")) == 1
+    world.wait(2)
+    assert int_result(world.query(OWNER, new, "get")) == 2
+    assert world.account(old).messages == 2, "the old id ran its first calls alone"
 
 
 def test_calls_in_flight_cannot_move_so_it_is_stopped_first() -> None:
