@@ -132,6 +132,28 @@ class HutForMost(Canister):
         return self.knocks.get()
 
 
+class HutOfStone(Canister):
+    """A good release with the interface of the first."""
+
+    member = Member()
+    owner = StableCell(Principal, Principal.anonymous())
+    knocks = StableCell(nat64, 0)
+    roof = StableCell(Roof, Roof.thatch())
+
+    @init
+    def build(self, ctx: Context, owner: Principal) -> None:
+        self.owner.set(owner)
+
+    @update
+    def knock(self, ctx: Context) -> nat64:
+        self.knocks.set(self.knocks.get() + 1)
+        return self.knocks.get()
+
+    @query
+    def knocked(self, ctx: Context) -> nat64:
+        return self.knocks.get()
+
+
 class HutOfStraw(Canister):
     """A release that is bad for all."""
 
@@ -210,6 +232,16 @@ class Hamlet(Canister):
         release = self.fleet.registry.current("hut")
         if release is None:
             ctx.reject("there is no release of huts yet")
+        arg = encode_args(ctx.caller)
+        return self.fleet.nursery.create(
+            ctx, release, ctx.caller, arg, then=self.settled, saved=ctx.caller, cycles=10**9
+        )
+
+    @update
+    def settle_late(self, ctx: Context, version: nat64) -> Pending[Child]:
+        """Make the caller's hut with a release that may be an old one."""
+        release = self.fleet.registry.get("hut", version)
+        assert release is not None
         arg = encode_args(ctx.caller)
         return self.fleet.nursery.create(ctx, release, ctx.caller, arg, then=self.settled, saved=ctx.caller)
 

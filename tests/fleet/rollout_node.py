@@ -9,7 +9,7 @@ from cannery.fleet.directory_types import Child, ChildFilter
 from cannery.fleet.rollout_types import KindVersion, RolloutArgs, RolloutInfo, RuleChange
 from cannery.limits import UPGRADE_WORK_COUNT
 from cannery.ports import Store
-from cannery.replica.block import ReplicaConfig
+from cannery.replica.block import PriceSchedule, ReplicaConfig
 from cannery.testing import Crashed, FaultyStore, Node
 from tests.fleet.hamlet import Hamlet, Hut
 
@@ -19,8 +19,20 @@ HOOK_CPU_NS_MAX = 20_000_000
 class Town:
     """A node with a hamlet in it."""
 
-    def __init__(self, count: int, store: Store | None = None, *, per_round: int = 200) -> None:
-        config = ReplicaConfig(hook_cpu_ns_max=HOOK_CPU_NS_MAX, work_count_max=per_round * UPGRADE_WORK_COUNT)
+    def __init__(
+        self,
+        count: int,
+        store: Store | None = None,
+        *,
+        per_round: int = 200,
+        prices: PriceSchedule = PriceSchedule(),
+    ) -> None:
+        """Make a hamlet with huts; a round has room for about so many upgrades."""
+        config = ReplicaConfig(
+            prices=prices,
+            hook_cpu_ns_max=HOOK_CPU_NS_MAX,
+            work_count_max=per_round * UPGRADE_WORK_COUNT,
+        )
         self.node = Node(store, config=config)
         self.index = self.node.install(Hamlet).as_(self.node.operator)
         self.modules: dict[int, bytes] = {}

@@ -10,11 +10,15 @@ from cannery import Canister
 from cannery.client.errors import Rejected
 from cannery.fleet.rollout_filter import RolloutFilter
 from cannery.fleet.rollout_types import KindVersion, RolloutArgs
+from cannery.replica.block import PriceSchedule
 from cannery.replica.management.types import (
     CanisterIdRecord,
     CanisterSettings,
+    InstallCodeArgs,
+    InstallMode,
     StopArgs,
     UpdateSettingsArgs,
+    UpgradeFlags,
 )
 from cannery.testing import Crashed, FaultyStore
 from tests.fleet.hamlet import (
@@ -22,7 +26,9 @@ from tests.fleet.hamlet import (
     HANGS,
     TRAPS,
     Hamlet,
+    Hut,
     HutForMost,
+    HutOfStone,
     HutOfStraw,
     HutWithBell,
     HutWithoutDoor,
@@ -66,14 +72,17 @@ def test_a_release_reaches_all_huts_and_new_ones_are_made_with_it() -> None:
 
 
 def test_bad_huts_keep_their_release_with_the_reason_and_the_rest_goes_on() -> None:
-    town = Town(500)
+    store = FaultyStore()
+    town = Town(500, store)
     for number in range(0, 500, 50):
         town.knock(number)
     town.release(2, HutForMost)
-    id = town.start(2, 100, fault_permille=40, tries_max=2)
+    town.index.fleet_rollout_start.submit(order(2, 100, fault_permille=40, tries_max=2))
     for number in range(0, 500, 50):
         town.knock(number)
-    info = town.finish(id)
+    store.crash()
+    town.node.restart()
+    info = town.finish(1)
     bad = [number for number in range(500) if number % 100 in (TRAPS, HANGS, CORRUPTS)]
     assert info.state.tag == "done", info
     assert (info.counts.forward, info.counts.quarantined) == (500 - len(bad), len(bad))
@@ -83,7 +92,7 @@ def test_bad_huts_keep_their_release_with_the_reason_and_the_rest_goes_on() -> N
     reasons = {}
     after = None
     while True:
-        page = town.index.fleet_failures(id, after, 40)
+        page = town.index.fleet_failures(1, after, 4)
         reasons |= {failure.child: failure for failure in page.items}
         after = page.next
         if after is None:
@@ -209,18 +218,17 @@ def test_a_quarantined_hut_is_an_alarm_until_it_is_tried_again_and_done() -> Non
 
 
 def test_huts_that_are_deleted_stopped_or_taken_over_meanwhile_do_not_hold_the_rest_up() -> None:
-    town = Town(20)
+    town = Town(20, per_round=1)
     node = town.node
     town.release(2, HutWithBell)
-    id = town.start(2, 0)
-    gone, stopped, taken, leaving = (hut.canister for hut in town.huts[:4])
+    id = town.start(2, 0, canary_permille=0)
+    gone, stopped, taken = (hut.canister for hut in town.huts[:3])
     node.manage("stop_canister", CanisterIdRecord(stopped), sender=town.index)
     keys = UpdateSettingsArgs(taken, CanisterSettings(controllers=[town.owner(2)]))
     node.manage("update_settings", keys, sender=town.index)
     node.manage("stop_canister", CanisterIdRecord(gone), sender=town.index)
     node.manage("delete_canister", CanisterIdRecord(gone), sender=town.index)
     town.index.fleet_rollout_set_concurrency.submit(id, 20)
-    town.index.fleet_delete.submit(leaving)
     node.run()
     info = town.finish(id)
     assert info.state.tag == "done"
@@ -231,8 +239,19 @@ def test_huts_that_are_deleted_stopped_or_taken_over_meanwhile_do_not_hold_the_r
     failures = {f.child: f.reason for f in town.index.fleet_failures(id, None, 10).items}
     assert "IC0301" in failures[gone]
     assert "IC0512" in failures[taken]
-    assert set(failures) <= {gone, taken, leaving}
+    assert set(failures) == {gone, taken}
     assert town.index.fleet_child(taken).state.tag == "in_custody"
+
+
+def test_a_child_that_leaves_while_it_waits_is_no_failure() -> None:
+    town = Town(44)
+    town.release(2, HutForMost)
+    id = town.start(2, 44, fault_permille=200)
+    town.node.run()
+    assert town.info(id).counts.waiting == 3
+    town.index.fleet_delete(town.huts[TRAPS].canister)
+    info = town.finish(id)
+    assert (info.counts.skipped, info.counts.quarantined) == (1, 2)
 
 
 def test_children_born_meanwhile_are_brought_along() -> None:
@@ -267,19 +286,102 @@ def test_a_filter_chooses_by_version_id_and_activity() -> None:
     assert town.versions() == {1: 10, 2: 3}, "new ones are made with what all are on"
 
 
-def test_the_index_may_be_upgraded_and_stopped_by_force_in_between() -> None:
-    town = Town(30, per_round=2)
+def test_a_child_that_comes_late_with_an_old_release_is_brought_along() -> None:
+    town = Town(3)
     town.release(2, HutWithBell)
-    started = town.index.fleet_rollout_start.submit(order(2, 3))
-    for _ in range(4):
-        town.node.step()
-    town.node.upgrade(town.index, Hamlet)
-    town.node.manage("cannery_stop_canister", StopArgs(town.index.id, force=True))
-    town.node.start(town.index)
+    id = town.start(2)
+    assert town.finish(id).state.tag == "done"
+    late = town.index.as_("late").settle_late(1)
     town.node.run()
-    assert started.is_answered
-    assert town.finish(1).state.tag == "done"
-    assert town.versions() == {2: 30}
+    assert town.index.fleet_child(late.canister).version == 2
+    assert town.finish(id).counts.forward == 4
+
+
+def test_a_frozen_child_is_put_aside_and_can_be_tried_again_when_it_has_thawed() -> None:
+    town = Town(10, prices=PriceSchedule(storage_per_gib_second=10**6))
+    hut = town.huts[6].canister
+    for threshold, state, quarantined in ((2**60, "done", 1), (0, "done", 0)):
+        settings = CanisterSettings(freezing_threshold=threshold)
+        town.node.manage("update_settings", UpdateSettingsArgs(hut, settings), sender=town.index)
+        if threshold:
+            town.release(2, HutWithBell)
+            town.start(2)
+        else:
+            assert town.index.fleet_retry(hut).tag == "ok"
+        info = town.finish(1)
+        assert (info.state.tag, info.counts.quarantined) == (state, quarantined), info
+        if threshold:
+            assert "IC0207" in town.index.fleet_failures(1, None, 10).items[0].reason
+    assert town.versions() == {2: 10}
+
+
+def test_kind_follows_kind_and_kinds_without_children_are_passed() -> None:
+    town = Town(4)
+    kinds = ["abbey", "barn", "castle", "dairy", "forge", "hut", "inn", "mill"]
+    for number, kind in enumerate(kinds):
+        module = town.node.manage("cannery_module_add", town.node.build(HutWithBell) + _custom(number))
+        assert town.index.fleet_release_add(kind, 2, module, "a bell").tag == "ok"
+    args = RolloutArgs([KindVersion(kind, 2) for kind in kinds], 10)
+    info = town.finish(town.index.fleet_rollout_start(args).ok)
+    assert (info.state.tag, info.counts.forward) == ("done", 4)
+    assert town.versions() == {2: 4}
+
+
+def _custom(number: int) -> bytes:
+    """Return a custom section that changes a module's hash and nothing else."""
+    return bytes((0, 3, 1, 120, number))
+
+
+def test_a_scan_reads_each_child_once() -> None:
+    town = Town(30)
+    for version in (2, 3):
+        town.release(version, HutWithBell if version == 2 else HutForMost)
+    ids = [hut.canister for hut in town.huts]
+    rest = RolloutArgs([KindVersion("hut", 2)], 10, filter=RolloutFilter([], [], ids[:10], None))
+    town.finish(town.index.fleet_rollout_start(rest).ok)
+    some = RolloutFilter([], [], ids[3:6], None)
+    args = RolloutArgs([KindVersion("hut", 3)], 2, filter=some, force=True)
+    info = town.finish(town.index.fleet_rollout_start(args).ok)
+    assert (info.state.tag, info.counts.scanned, info.counts.selected) == ("done", 30, 27)
+
+
+def test_going_back_touches_only_what_still_runs_the_release() -> None:
+    town = Town(5)
+    town.release(2, HutWithBell)
+    town.release(3, HutForMost)
+    town.finish(town.start(2))
+    other = town.huts[2].canister
+    mode = InstallMode.upgrade(UpgradeFlags())
+    module = town.node.build(HutForMost)
+    town.node.manage("install_code", InstallCodeArgs(mode, other, module, b"DIDL\0\0"), sender=town.index)
+    town.index.fleet_rollout_go_back(1, False)
+    info = town.finish(1)
+    assert (info.state.tag, info.counts.back, info.counts.quarantined) == ("rolled_back", 4, 1)
+    assert town.node.actor(other, Hut).get_version().version == 3
+    town.index.fleet_rollout_start(RolloutArgs([KindVersion("hut", 3)], 10, force=True))
+    assert town.finish(2).state.tag == "done"
+    assert "came after it" in town.index.fleet_rollout_go_back(1, False).err
+
+
+def test_the_index_may_be_upgraded_and_stopped_by_force_at_any_step() -> None:
+    town = Town(6, per_round=1)
+    town.release(2, HutOfStone)
+    stop = StopArgs(town.index.id, force=True)
+    for steps in range(16):
+        started = town.index.fleet_rollout_start.submit(order(2 - steps % 2, 2))
+        for _ in range(steps):
+            town.node.step()
+        if steps % 4 < 2:
+            town.node.upgrade(town.index, Hamlet)
+        town.node.manage("cannery_stop_canister", stop)
+        town.node.start(town.index)
+        town.node.advance(seconds=700)
+        assert started.is_answered or steps == 0
+        if len(town.index.fleet_rollouts()) < steps + 1:
+            town.start(2 - steps % 2)
+        info = town.finish(steps + 1)
+        assert (info.state.tag, info.counts.quarantined) == ("done", 0), info
+        assert town.versions() == {2 - steps % 2: 6}
 
 
 @pytest.mark.parametrize(
