@@ -15,6 +15,7 @@ from cannery import limits
 from cannery.cdk.build import build_module
 from cannery.node.config import LimitsSection, ModulesSection, NodeSection
 from cannery.node.gateway.settings import GatewaySettings
+from cannery.node.watching.settings import WatchSettings
 from cannery.replica.prices import FREE, IC
 from tests.cdk.test_module_file import load
 from tests.clients.conftest import JS_HOME, RunScript, icp_tool, run_script
@@ -36,6 +37,7 @@ SETTINGS = (
     ("limits", LimitsSection()),
     ("modules", ModulesSection()),
     ("gateway", GatewaySettings()),
+    ("watch", WatchSettings()),
 )
 
 StartNode = Callable[..., NodeUnderTest]

@@ -13,6 +13,7 @@ from cannery.limits import DISK_RESERVE_BYTES
 from cannery.node.config import ConfigError, LimitsSection, ModulesSection, NodeSection, load_config
 from cannery.node.data_dir import DataDir, DataDirError, load_keys, open_data_dir
 from cannery.node.gateway.settings import GatewaySettings
+from cannery.node.watching.settings import WatchSettings
 from cannery.replica.block import PriceSchedule
 from cannery.replica.prices import IC
 
@@ -128,10 +129,35 @@ def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     assert DataDir(long).socket == DataDir(long).socket != DataDir(long / "y").socket
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("webhook = ['ftp://x']", "http:// or https:// URLs"),
+        ("webhook = ['http://x', 'http://x']", "each of them once"),
+        ("webhook = 'http://x'", "watch: "),
+        ("webhook_secret = 'short'", "at least 16 characters"),
+        ("canary_every_s = -1", "must not be negative"),
+        ("canary_goal_percent = 100", "between 0 and 100"),
+        ("webhooks = []", "watch.webhooks is not a setting"),
+    ],
+)
+def test_watching_that_cannot_be_done_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "cannery.toml").write_text(f"[watch]\n{text}\n")
+    with pytest.raises(ConfigError, match=reason):
+        load_config(tmp_path)
+
+
+def test_watching_is_configured(tmp_path: Path) -> None:
+    (tmp_path / "cannery.toml").write_text("[watch]\nwebhook = ['https://x/y']\ncanary_every_s = 60\n")
+    watch = load_config(tmp_path).watch
+    assert (watch.webhook, watch.canary_every_s, watch.disk_low_bytes) == (("https://x/y",), 60, 2**30)
+    assert load_config(tmp_path / "none").watch == WatchSettings()
+
+
 def test_every_setting_stands_in_the_documentation() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
     sections = (NodeSection, LimitsSection, ModulesSection, PriceSchedule)
     names = [name for section in sections for name in section.__struct_fields__]
-    names += [field.name for field in fields(GatewaySettings)]
+    names += [field.name for settings in (GatewaySettings, WatchSettings) for field in fields(settings)]
     assert [name for name in names if f"`{name}`" not in text] == []
     assert f"{DISK_RESERVE_BYTES // 2**20} MiB are free" in text

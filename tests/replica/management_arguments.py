@@ -55,6 +55,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "cannery_alarm_set": AlarmSetArgs([canister], 5),
         "cannery_upgrade_many": u.UpgradeManyArgs(_HASH, b"", [canister], False),
         "cannery_module_add": b"\x00asm",
+        "cannery_canary": b"word",
         "cannery_name_set": t.NameSetArgs("name", canister),
         "cannery_operator_add": _SOMEBODY,
         "cannery_cycles_take": t.TakeCyclesArgs(canister),

@@ -36,6 +36,7 @@ OPERATORS = {
     "cannery_operator_remove",
     "cannery_operator_list",
     "cannery_canister_list",
+    "cannery_canary",
     "cannery_fleet_list",
     "list_canisters",
 }

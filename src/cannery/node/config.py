@@ -1,7 +1,8 @@
 """A node's configuration: defaults, what `<data>/cannery.toml` says, and what the command line overrides.
 
-Sections: `[node]` (host, port, processes, memory), `[limits]`, `[prices]`, `[modules]` and `[gateway]`; an
-unknown name is an error, so that a slip does not pass for a setting. docs/configuration.md lists every name.
+Sections: `[node]` (host, port, processes, memory), `[limits]`, `[prices]`, `[modules]`, `[gateway]` and
+`[watch]`; an unknown name is an error, so that a slip does not pass for a setting. docs/configuration.md
+lists every name.
 Keys, lock and layout of the data directory are `data_dir`'s.
 """
 
@@ -26,6 +27,7 @@ from cannery.limits import (
     QUERY_CPU_NS_MAX,
 )
 from cannery.node.gateway.settings import GatewaySettings
+from cannery.node.watching.settings import WatchSettings, WatchSettingsError
 from cannery.replica.block import PriceSchedule, ReplicaConfig
 from cannery.replica.prices import SCHEDULES
 
@@ -82,6 +84,7 @@ class ConfigFile(_Section, frozen=True, forbid_unknown_fields=True):
     modules: ModulesSection = ModulesSection()
     prices: dict[str, int | str] = {}
     gateway: dict[str, object] = {}
+    watch: dict[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class NodeConfig:
     stop_ms_max: int = 30_000
     replica: ReplicaConfig = field(default_factory=ReplicaConfig)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -149,6 +153,7 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
             block_window_count=limits.block_window_count,
         ),
         gateway=_gateway_settings(file.gateway),
+        watch=_watch_settings(file.watch),
     )
 
 
@@ -179,6 +184,18 @@ def _gateway_settings(values: Mapping[str, object]) -> GatewaySettings:
         return msgspec.convert(dict(values), GatewaySettings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"gateway: {error}") from error
+
+
+def _watch_settings(values: Mapping[str, object]) -> WatchSettings:
+    _check_names("watch", values, {known.name for known in fields(WatchSettings)})
+    try:
+        settings = msgspec.convert(dict(values), WatchSettings)
+        settings.check()
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"watch: {error}") from error
+    except WatchSettingsError as error:
+        raise ConfigError(str(error)) from error
+    return settings
 
 
 def _check_names(section: str, values: Mapping[str, object], known: set[str]) -> None:

@@ -10,6 +10,8 @@
     subnet-0/running        what runs now
     subnet-0/condemned      what is not run again
     subnet-0/checkpoint/    a copy of the store, by hard links, while a backup reads it
+    watch/alarms            how far alarms were told
+    watch/canary            how the canary fared
     spool/                  large arguments and replies on their way
     run/subnet-0.sock       the subnet's socket
 
@@ -35,7 +37,17 @@ from cannery.protocol.pem import format_pem, parse_pem
 FORMAT: Final = "cannery 1"
 _SOCKET_PATH_BYTES_MAX: Final = 100
 _SEED_BYTES: Final = 32
-_OWN_NAMES: Final = {"lock", "cannery.toml", "keys", "subnet-0", "spool", "run", "operator.pem", "format.new"}
+_OWN_NAMES: Final = {
+    "lock",
+    "cannery.toml",
+    "keys",
+    "subnet-0",
+    "spool",
+    "run",
+    "watch",
+    "operator.pem",
+    "format.new",
+}
 
 
 class DataDirError(CanneryError):
@@ -78,6 +90,16 @@ class DataDir:
     def backup_lock(self) -> Path:
         """Held by the backup that uses `checkpoint`."""
         return self.path / "subnet-0" / "checkpoint.lock"
+
+    @property
+    def alarms(self) -> Path:
+        """What the alarms' watcher remembers."""
+        return self.path / "watch" / "alarms"
+
+    @property
+    def canary(self) -> Path:
+        """How the canary's probes went."""
+        return self.path / "watch" / "canary"
 
     @property
     def spool(self) -> Path:
@@ -182,7 +204,7 @@ def _check_format(path: Path) -> None:
 
 
 def _set_up(found: DataDir) -> None:
-    for folder in ("keys", "subnet-0", "spool", "run"):
+    for folder in ("keys", "subnet-0", "spool", "run", "watch"):
         (found.path / folder).mkdir(mode=0o700, exist_ok=True)
     _create_secret(found.path / "keys" / "root.bls", secrets.token_hex(_SEED_BYTES) + "\n")
     _create_secret(found.path / "keys" / "node.pem", format_pem(Ed25519Identity(secrets.token_bytes(32))))

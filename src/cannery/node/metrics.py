@@ -85,15 +85,8 @@ class Histogram:
         return sum(self._counts)
 
     def render(self) -> Iterable[str]:
-        yield f"# HELP {self._name} {self._help}"
-        yield f"# TYPE {self._name} histogram"
-        total = 0
-        for bound, count in zip(self._bounds, self._counts, strict=False):
-            total += count
-            yield f'{self._name}_bucket{{le="{bound:g}"}} {total}'
-        yield f'{self._name}_bucket{{le="+Inf"}} {self.count}'
-        yield f"{self._name}_sum {self._sum:g}"
-        yield f"{self._name}_count {self.count}"
+        text = render_histogram(self._name, self._help, self._bounds, self._counts, self._sum)
+        return text.splitlines()
 
 
 def render_family(name: str, kind: str, help_text: str, samples: Mapping[Labels, float]) -> str:
@@ -105,6 +98,19 @@ def render_family(name: str, kind: str, help_text: str, samples: Mapping[Labels,
         shown = ",".join(f'{label}="{_escape(text, quoted=True)}"' for label, text in labels)
         lines.append(f"{name}{{{shown}}} {_number(value)}" if shown else f"{name} {_number(value)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def render_histogram(
+    name: str, help_text: str, bounds: Sequence[float], counts: Sequence[int], total_sum: float
+) -> str:
+    """Give the text of a histogram; `counts` by bound, and one more for what is beyond."""
+    lines = [f"# HELP {name} {help_text}", f"# TYPE {name} histogram"]
+    total = 0
+    for bound, count in zip(bounds, counts, strict=False):
+        total += count
+        lines.append(f'{name}_bucket{{le="{bound:g}"}} {total}')
+    lines += [f'{name}_bucket{{le="+Inf"}} {sum(counts)}', f"{name}_sum {total_sum:g}"]
+    return "".join(f"{line}\n" for line in [*lines, f"{name}_count {sum(counts)}"])
 
 
 def _escape(text: str, *, quoted: bool = False) -> str:

@@ -43,6 +43,7 @@ from cannery.node.gateway.state_paths import SubnetFacts
 from cannery.node.gateway.state_reads import StateReads
 from cannery.node.handover import IngressMessage
 from cannery.node.subnet_port import SubnetPort
+from cannery.node.watching.pages import WatchPages
 from cannery.protocol.authentication import AuthenticationError, Authority, VerifiedDelegations, authenticate
 from cannery.protocol.envelope import (
     CallContent,
@@ -82,6 +83,7 @@ class Gateway:
         settings: GatewaySettings,
         spool: Spool,
         clocks: Clocks,
+        watch: WatchPages | None = None,
     ) -> None:
         facts = SubnetFacts(identity)
         large_work = LargeWork(settings)
@@ -111,7 +113,7 @@ class Gateway:
         )
         self.counts: dict[tuple[str, int], int] = {}
         self._number = identity.gateway
-        self._pages = NodePages(port, facts, identity, self.metrics, clocks.monotonic_ns)
+        self._pages = NodePages(port, facts, identity, self.metrics, clocks.monotonic_ns, watch)
         self._certifier = certifier
 
     async def answer(self, request: Request) -> Answer | None:

@@ -20,6 +20,7 @@ from cannery.node.gateway.settings import NodeIdentity
 from cannery.node.gateway.state_paths import SubnetFacts
 from cannery.node.subnet_port import SubnetPort
 from cannery.node.vitals import Vitals
+from cannery.node.watching.pages import WatchPages
 from cannery.protocol.cbor import CborSource, encode
 
 _ASK_S = 5.0
@@ -37,12 +38,14 @@ class NodePages:
         identity: NodeIdentity,
         own_metrics: Callable[[], str],
         monotonic_ns: Callable[[], int],
+        watch: WatchPages | None,
     ) -> None:
         self._port = port
         self._facts = facts
         self._own_metrics = own_metrics
         self._version = identity.version
         self._monotonic_ns = monotonic_ns
+        self._watch = watch
         self._questions = Questions(port, identity.operator, _ASK_S)
         self._fleets = FleetMetrics(Questions(port, identity.operator, _FLEET_ASK_S), monotonic_ns)
         fields: dict[str, CborSource] = {
@@ -87,16 +90,19 @@ class NodePages:
         if not verbose:
             return text_answer(HTTPStatus.OK, "healthy")
         took_ns = self._monotonic_ns() - begun_ns
-        return json_answer({"version": self._version, "answered_ns": took_ns, **show_vitals(vitals)})
+        watched = {} if self._watch is None else self._watch.health()
+        fields = {"version": self._version, "answered_ns": took_ns, **show_vitals(vitals), **watched}
+        return json_answer(fields)
 
     async def metrics(self) -> Answer:
         """Give the metrics of this process, of its subnet and of the fleets in Prometheus' text format."""
+        own = self._own_metrics() + ("" if self._watch is None else self._watch.metrics())
         try:
             async with asyncio.timeout(_ASK_S):
                 subnet_metrics = await self._port.measure()
         except TimeoutError:
-            return _metrics_answer(self._own_metrics() + "# the subnet has not answered\n")
-        return _metrics_answer(self._own_metrics() + subnet_metrics + await self._fleets.render())
+            return _metrics_answer(own + "# the subnet has not answered\n")
+        return _metrics_answer(own + subnet_metrics + await self._fleets.render())
 
     async def _names(self) -> dict[str, str]:
         try:

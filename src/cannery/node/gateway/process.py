@@ -18,6 +18,7 @@ import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,8 +36,12 @@ from cannery.node.listening import open_listeners
 from cannery.node.process_life import say_ready, stop_event
 from cannery.node.remote_subnet import RemoteSubnet
 from cannery.node.subnet_port import SubnetPort
+from cannery.node.watching.pages import WatchPages
+from cannery.node.watching.task import Watching, WatchParts
 from cannery.protocol.principal import Principal
 
+_Address = tuple[str, int]
+_CLOCKS = Clocks(time.time_ns, time.monotonic_ns)
 _log = logging.getLogger(__name__)
 
 LISTEN_FDS_VARIABLE = "CANNERY_LISTEN_FDS"
@@ -60,7 +65,38 @@ def build_gateway(port: SubnetPort, config: NodeConfig, keys: NodeKeys, number: 
         operator=keys.operator.principal,
         gateway=number,
     )
-    return Gateway(port, identity, settings, spool, Clocks(time.time_ns, time.monotonic_ns))
+    folder = DataDir(config.data)
+    watch = WatchPages(folder.alarms, folder.canary, config.watch, time.time_ns)
+    return Gateway(port, identity, settings, spool, _CLOCKS, watch)
+
+
+def build_watching(port: SubnetPort, config: NodeConfig, keys: NodeKeys, address: _Address) -> Watching:
+    """Put the node's watching together; `address`: where this process listens."""
+    folder = DataDir(config.data)
+    parts = WatchParts(
+        port=port,
+        asker=keys.operator,
+        url=own_url(address),
+        root_key_der=keys.root.public_key_der,
+        alarms=folder.alarms,
+        canary=folder.canary,
+        report=_report,
+        clocks=_CLOCKS,
+    )
+    return Watching(parts, config.watch)
+
+
+def own_url(address: _Address) -> str:
+    """Give the URL at which this machine reaches what listens at an address."""
+    host, port = address[0], address[1]
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{loopback}]:{port}" if ":" in loopback else f"http://{loopback}:{port}"
+
+
+def _report(text: str) -> None:
+    """Write a line to the node's output: the supervisor passes standard error on."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def spool_limits(settings: GatewaySettings) -> SpoolLimits:
@@ -91,9 +127,16 @@ def read_version() -> str:
 
 
 async def serve(
-    gateway: Gateway, settings: GatewaySettings, sockets: Sequence[socket.socket], stop: asyncio.Event
+    gateway: Gateway,
+    settings: GatewaySettings,
+    sockets: Sequence[socket.socket],
+    stop: asyncio.Event,
+    watching: Watching | None = None,
 ) -> None:
-    """Serve on listening sockets until `stop` is set, then finish what is under way."""
+    """Serve on listening sockets until `stop` is set, then finish what is under way.
+
+    A fault of the watching ends the process, as any fault does: the supervisor starts it again.
+    """
     loop = asyncio.get_running_loop()
     server = HttpServer(gateway, settings)
     listeners = [
@@ -102,11 +145,19 @@ async def serve(
     ]
     sweeper = loop.create_task(_sweep(gateway))
     say_ready()
+    watcher = None if watching is None else loop.create_task(watching.run())
+    if watcher is not None:
+        watcher.add_done_callback(lambda _task: stop.set())
     await stop.wait()
     for listener in listeners:
         listener.close()
     await server.close()
     sweeper.cancel()
+    if watching is not None and watcher is not None:
+        watcher.cancel()
+        with suppress(asyncio.CancelledError):
+            await watcher
+        await watching.close()
 
 
 async def _sweep(gateway: Gateway) -> None:
@@ -127,8 +178,10 @@ async def run(config: NodeConfig, keys: NodeKeys, number: int) -> None:
     try:
         await subnet.start(_SUBNET_START_S)
         gateway = build_gateway(subnet, config, keys, number)
+        sockets = open_sockets(config)
+        watching = build_watching(subnet, config, keys, sockets[0].getsockname()) if number == 0 else None
         gc.freeze()
-        await serve(gateway, config.gateway, open_sockets(config), stop)
+        await serve(gateway, config.gateway, sockets, stop, watching)
     finally:
         await subnet.close()
 

@@ -1,20 +1,23 @@
-"""What a watcher wants to know of one canister: `cannery_canister_metrics`.
+"""For watchers: what they want to know of one canister, and the message that a node sends itself.
 
 Latency is no part of the state: it is null here, and the node that answers the query fills it in.
 """
 
 from __future__ import annotations
 
+from cannery.errors import Reject, RejectCode
+from cannery.limits import CANARY_WORD_SIZE_BYTES_MAX
 from cannery.replica import cycles
-from cannery.replica.management.access import status_readers
-from cannery.replica.management.methods import Method, query_method
-from cannery.replica.management.request import Request
+from cannery.replica.management.access import operators, status_readers
+from cannery.replica.management.methods import Method, query_method, update_method
+from cannery.replica.management.request import Change, Request
 from cannery.replica.management.status import show_status
 from cannery.replica.management.types import CanisterIdRecord
 from cannery.replica.management.watch_types import CanisterMetricsReport
 from cannery.replica.records import AccountRecord, CanisterRecord, CanisterStatus, memory_size_bytes
 
 CANISTER_METRICS_METHOD = "cannery_canister_metrics"
+CANARY_METHOD = "cannery_canary"
 
 
 def _canister_metrics(request: Request, args: CanisterIdRecord) -> CanisterMetricsReport:
@@ -49,7 +52,19 @@ def _uptime_ns(canister: CanisterRecord, now_ns: int) -> int:
     return max(0, now_ns - canister.installed_ns)
 
 
+def _canary(_change: Change, word: bytes) -> bytes:
+    """Give back what was sent: the whole way of a message, and nothing else."""
+    if len(word) > CANARY_WORD_SIZE_BYTES_MAX:
+        raise Reject(
+            RejectCode.CANISTER_REJECT,
+            f"cannery_canary takes {CANARY_WORD_SIZE_BYTES_MAX} bytes at most: send fewer",
+            "IC0406",
+        )
+    return word
+
+
 METHODS: tuple[Method, ...] = (
+    update_method(CANARY_METHOD, bytes, bytes, operators, _canary),
     query_method(
         CANISTER_METRICS_METHOD, CanisterIdRecord, CanisterMetricsReport, status_readers, _canister_metrics
     ),
