@@ -18,6 +18,7 @@ from cannery.node.backup.prune import prune_repository
 from cannery.node.backup.repository import open_repository
 from cannery.node.backup.restore import Restored, restore_node
 from cannery.node.backup.shelf import Shelf
+from cannery.node.backup.shelf_folder import FolderShelf
 from cannery.node.backup.verify import drill, verify_repository
 from cannery.node.data_dir import DataLock, open_data_dir
 from cannery.replica.block import ReplicaConfig
@@ -97,6 +98,51 @@ def test_without_keys_no_secret_is_in_any_file(stand: Stand, tmp_path: Path) -> 
     for places in repository.packs.values():
         for chunk in places:
             assert not any(secret in repository.chunk(chunk) for secret in secrets)
+
+
+def test_a_copy_of_a_running_store_holds_whole_rounds_that_are_durable(stand: Stand, tmp_path: Path) -> None:
+    from cannery.node.store_rocksdb import RocksCopy
+    from cannery.replica.keys import HEAD_KEY, block_key
+    from cannery.replica.records import HEAD
+
+    (canister, *_) = stand.fill(1)
+    with stand.node() as node:
+        actor = node.actor(canister.id, stand.module)
+        actor.fill(0, 1)
+        durable = node.subnet.head.number
+        # A round that is written and that no sync has covered yet.
+        actor["fill"].submit(0, 1)
+        node.subnet.run_round()
+        assert node.subnet.head.number == durable
+        block = node.subnet.checkpoint(str(tmp_path / "copy"))
+        assert block == durable + 1
+        actor.fill(0, 1)
+        with pytest.raises(CanneryError, match="there is something already"):
+            node.subnet.checkpoint(str(tmp_path / "copy"))
+    copy = RocksCopy(str(tmp_path / "copy"))
+    stored = copy.get(HEAD_KEY)
+    assert stored is not None
+    assert HEAD.decode(stored).number == block
+    assert copy.get(block_key(block)) is not None
+    assert copy.get(block_key(block + 1)) is None
+    copy.close()
+    with pytest.raises(CanneryError, match="is closed"):
+        copy.get(HEAD_KEY)
+
+
+def test_what_the_first_version_wrote_opens_for_ever(tmp_path: Path) -> None:
+    """`tests/formats/backup-1`: two backups without keys of 12 canisters, the second one a difference."""
+    shelf = FolderShelf(Path(__file__).parents[1] / "formats" / "backup-1")
+    checked = verify_repository(shelf)
+    assert (checked.problems, checked.chunk_count) == ((), 37)
+    first, second = (backup.head for backup in checked.backups)
+    assert (first.base, second.base is not None, second.follows) == (None, True, (1,))
+    assert (first.canister_count, second.canister_count, second.has_keys) == (12, 12, False)
+    repository = open_repository(shelf)
+    repository.load_index(silent)
+    done = restore_node(repository, repository.backups(), ReplayPlan(second, None), tmp_path / "old", silent)
+    assert done.state_hash.hex() == "41b1df27f0be3acd1695dd15408331a99ef80af62ddc5acf0970e9373735d356"
+    assert done.root.hex() == "04349cc6a64ae6465622b83670cfeefc7e7b353729a37bedb94b75fd79bcad99"
 
 
 # --- points in time

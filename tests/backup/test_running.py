@@ -19,6 +19,7 @@ from tests.conftest import Cli, Ran
 from tests.node_under_test import NodeUnderTest
 
 BOOK = Path(__file__).resolve().parents[2] / "examples" / "guestbook.py"
+FOUNDER = Path(__file__).parent / "founder.py"
 _SIGN = encoder((type_of(str),))
 _LATEST = encoder((type_of(nat64),))
 
@@ -181,6 +182,44 @@ def test_canisters_go_back_into_a_running_node(cli: Cli, start_node: Any, place:
     assert (done.code, f"{other} failed" in done.out, f"{book} is as it was" in done.out) == (1, True, True)
     wrong = restore("--canister", "nobody")
     assert (wrong.code, "neither a canister id nor the name" in wrong.error) == (1, True)
+
+
+def test_a_fleet_goes_back_with_its_index(cli: Cli, start_node: Any, place: str, tmp_path: Path) -> None:
+    node: NodeUnderTest = start_node()
+    added = run(cli, "module", "add", str(BOOK), node=node)
+    module = "".join(f"\\{byte:02x}" for byte in bytes.fromhex(added["hash"]))
+    run(cli, "canister", "create", "--name", "index", node=node)
+    run(cli, "canister", "install", "index", str(FOUNDER), node=node)
+
+    def call(canister: str, method: str, arguments: str, *flags: str) -> Any:
+        return run(cli, "canister", "call", canister, method, arguments, *flags, node=node)
+
+    call("index", "found", f'(blob "{module}")')
+    members = [call("index", "make", f'(blob "{module}")')[0] for _ in range(3)]
+    call(members[0], "sign", '("before")')
+    saved = run(cli, "backup", "create", place, "--fleet", "index", node=node)
+    assert saved["canisters"] == 4
+    assert not saved["has_keys"]
+
+    for member in members:
+        call(member, "sign", '("after")')
+    call("index", "make", f'(blob "{module}")')
+    done = cli("backup", "restore", place, "--fleet", saved["scope"].removeprefix("fleet "), node=node)
+    assert done.code == 0, done.err
+    assert done.out.count("is as it was") == 4
+    assert [len(entries(cli, node, member)[0]) for member in members] == [1, 0, 0]
+    assert call("index", "count", "()", "--query") == [3]
+    # They are members still: what a fleet's backup holds of the fleet itself is as it was.
+    again = run(cli, "backup", "create", place, "--fleet", "index", node=node)
+    assert again["canisters"] == 5
+    # The same fleet out of a node's backup.
+    run(cli, "backup", "create", place, node=node)
+    call(members[1], "sign", '("later")')
+    done = cli("backup", "restore", place, "--fleet", "index", node=node)
+    assert (done.code, done.out.count("is as it was")) == (0, 5), done.err
+    assert entries(cli, node, members[1])[0] == []
+    wrong = cli("backup", "create", place, "--fleet", members[0], node=node)
+    assert (wrong.code, "is no fleet" in wrong.error) == (1, True)
 
 
 def test_a_lost_module_comes_back_with_its_canister(cli: Cli, start_node: Any, place: str) -> None:

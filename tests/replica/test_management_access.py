@@ -49,14 +49,17 @@ CONTROLLERS = {
     "stored_chunks",
     "fetch_canister_logs",
     "take_canister_snapshot",
-    "load_canister_snapshot",
-    "delete_canister_snapshot",
     "list_canister_snapshots",
     "read_canister_snapshot_metadata",
     "read_canister_snapshot_data",
+}
+RESTORING = {
+    "load_canister_snapshot",
+    "delete_canister_snapshot",
     "upload_canister_snapshot_metadata",
     "upload_canister_snapshot_data",
 }
+"""Controllers, and operators: they put back what they have saved."""
 CONTROLLERS_OR_OPERATORS = {
     "uninstall_code",
     "start_canister",
@@ -82,6 +85,7 @@ def test_each_method_has_its_rule_here() -> None:
         OPEN
         | OPERATORS
         | CONTROLLERS
+        | RESTORING
         | CONTROLLERS_OR_OPERATORS
         | CANISTERS
         | CONTROLLING_CANISTERS
@@ -129,6 +133,22 @@ def test_controllers_and_operators_may(method: str, sender: Principal) -> None:
     canister = make_puppet(world)
     do = world.manage if METHODS[method].update is not None else world.ask
     do(sender, method, example_argument(method, canister))
+
+
+@pytest.mark.parametrize("sender", [OPERATOR, OWNER])
+def test_controllers_and_operators_put_saved_state_back(sender: Principal) -> None:
+    world = World()
+    canister, other = make_puppet(world), make_puppet(world)
+    taken = world.manage(OWNER, "take_canister_snapshot", st.TakeSnapshotArgs(canister))
+    world.manage(sender, "load_canister_snapshot", st.LoadSnapshotArgs(canister, taken.id))
+    world.manage(sender, "load_canister_snapshot", st.LoadSnapshotArgs(other, taken.id))
+    sizes = st.UploadSnapshotMetadataArgs(canister, 0, [], 0, 1, b"")
+    snapshot = world.manage(sender, "upload_canister_snapshot_metadata", sizes).snapshot_id
+    place = st.SnapshotDataOffset.stable_memory(st.SnapshotOffset(0))
+    chunk = st.UploadSnapshotDataArgs(canister, snapshot, place, b"x")
+    world.manage(sender, "upload_canister_snapshot_data", chunk)
+    for found in (taken.id, snapshot):
+        world.manage(sender, "delete_canister_snapshot", st.SnapshotArgs(canister, found))
 
 
 @pytest.mark.parametrize("method", sorted(OPERATORS))

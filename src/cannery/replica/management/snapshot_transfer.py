@@ -16,7 +16,7 @@ from cannery.limits import (
     SNAPSHOT_TRANSFER_SIZE_BYTES_MAX,
 )
 from cannery.replica import keys
-from cannery.replica.management.access import controllers, snapshot_readers
+from cannery.replica.management.access import controllers_or_operators, snapshot_readers
 from cannery.replica.management.methods import Method, status_method, update_method
 from cannery.replica.management.request import Change, Request
 from cannery.replica.management.snapshot_store import (
@@ -169,8 +169,10 @@ METHODS: tuple[Method, ...] = (
         "upload_canister_snapshot_metadata",
         UploadSnapshotMetadataArgs,
         UploadedSnapshot,
-        controllers,
+        controllers_or_operators,
         _upload_metadata,
     ),
-    update_method("upload_canister_snapshot_data", UploadSnapshotDataArgs, None, controllers, _upload_data),
+    update_method(
+        "upload_canister_snapshot_data", UploadSnapshotDataArgs, None, controllers_or_operators, _upload_data
+    ),
 )

@@ -12,7 +12,7 @@ from cannery.errors import Reject, RejectCode
 from cannery.limits import SNAPSHOT_KEY_COUNT_MAX, SNAPSHOT_SIZE_BYTES_MAX
 from cannery.protocol.principal import Principal
 from cannery.replica import keys
-from cannery.replica.management.access import controllers, snapshot_readers
+from cannery.replica.management.access import controllers, controllers_or_operators, snapshot_readers
 from cannery.replica.management.empty import uninstall
 from cannery.replica.management.methods import Method, status_method, update_method
 from cannery.replica.management.request import Change, Request
@@ -110,5 +110,5 @@ METHODS: tuple[Method, ...] = (
     status_method(
         "list_canister_snapshots", CanisterIdRecord, list[Snapshot], snapshot_readers, _list, as_query=False
     ),
-    update_method("delete_canister_snapshot", SnapshotArgs, None, controllers, _delete),
+    update_method("delete_canister_snapshot", SnapshotArgs, None, controllers_or_operators, _delete),
 )
