@@ -26,8 +26,8 @@ from cannery.node.source_files import read_source
 from cannery.testing import Node
 
 CANISTERS = 10_000
-ROWS = 4
-ROW_BYTES = 256
+ROWS = 1
+ROW_BYTES = 1_024
 HERE = Path(__file__).parent
 _MB = 1e6
 

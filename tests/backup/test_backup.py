@@ -19,6 +19,7 @@ from cannery.node.backup.repository import open_repository
 from cannery.node.backup.restore import Restored, restore_node
 from cannery.node.backup.shelf import Shelf
 from cannery.node.backup.shelf_folder import FolderShelf
+from cannery.node.backup.source import open_source
 from cannery.node.backup.verify import drill, verify_repository
 from cannery.node.data_dir import DataLock, open_data_dir
 from cannery.replica.block import ReplicaConfig
@@ -417,8 +418,13 @@ def test_two_at_once_are_told_apart(stand: Stand) -> None:
     ):
         stand.back_up()
     # Into two repositories: the copy of the store is one backup's.
-    with stand.shelf.lock("other", 0):
-        pass
+    other = FolderShelf(stand.place.with_name("others"))
+    with (
+        open_source(stand.data, silent),
+        pytest.raises(BackupError, match=r"another backup of .* is under way: wait"),
+    ):
+        stand.back_up(other)
+    stand.back_up(other)
     stand.back_up()
 
 
