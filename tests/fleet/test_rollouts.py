@@ -115,7 +115,7 @@ def test_a_build_that_is_bad_for_all_stops_at_the_canary_and_goes_back() -> None
     assert info.reason == "4 children failed, 2 may"
     assert town.versions() == {1: 40}
     kinds = [(alarm.kind, alarm.is_over) for alarm in town.index.fleet_alarms(None, 100)]
-    assert ("rollout_went_back", True) in kinds
+    assert ("rollout_stopped", True) in kinds
     town.settle(1)
     assert town.versions() == {1: 41}
 
@@ -161,6 +161,27 @@ def test_without_a_way_back_it_says_so_before_and_halts_instead() -> None:
     info = town.finish(id)
     assert (info.state.tag, info.counts.quarantined) == ("rolled_back", 10)
     assert town.versions() == {2: 10}
+
+
+def test_a_halt_is_an_alarm_until_an_operator_decides() -> None:
+    town = Town(100)
+    town.release(2, HutForMost)
+    id = town.start(2, 100, fault_permille=20, goes_back=False)
+    town.node.run()
+    assert town.info(id).state.tag == "stalled"
+    (alarm,) = town.index.fleet_alarms_open()
+    assert (alarm.kind, alarm.text) == (
+        "rollout_stopped",
+        "3 children failed, 2 may; it waits: it was started not to go back by itself",
+    )
+    town.index.fleet_rollout_set_concurrency(id, 100)
+    info = town.finish(id)
+    assert (info.state.tag, info.counts.quarantined) == ("done", 3)
+    assert {alarm.kind for alarm in town.index.fleet_alarms_open()} == {"quarantined"}
+    town.index.fleet_rollout_go_back(id, False)
+    town.node.run()
+    kinds = [alarm.kind for alarm in town.index.fleet_alarms(None, 100)]
+    assert kinds.count("rollout_stopped") == 2, "what an operator orders is no alarm"
 
 
 def test_of_two_operators_who_start_at_once_one_is_told_of_the_other() -> None:
@@ -252,6 +273,9 @@ def test_a_child_that_leaves_while_it_waits_is_no_failure() -> None:
     town.index.fleet_delete(town.huts[TRAPS].canister)
     info = town.finish(id)
     assert (info.counts.skipped, info.counts.quarantined) == (1, 2)
+    town.index.fleet_delete(town.huts[HANGS].canister)
+    town.node.run()
+    assert [alarm.subject for alarm in town.index.fleet_alarms_open()] == [str(town.huts[CORRUPTS].canister)]
 
 
 def test_children_born_meanwhile_are_brought_along() -> None:

@@ -16,6 +16,7 @@ from tests.fleet.hamlet import Hamlet
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "upgrades.md").read_text()
+RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 SOURCES = (ROOT / "src" / "cannery" / "fleet").glob("*.py")
 METHODS = [
     name for name in describe(Hamlet).methods if re.match("fleet_(rollout|release|retry|failures)", name)
@@ -55,3 +56,4 @@ def test_each_state_and_alarm_stands_in_the_page() -> None:
     assert len(kinds) >= 4
     for kind in kinds:
         assert f"| `{kind}` |" in TEXT
+        assert f"\n## {kind}\n" in RUNBOOKS

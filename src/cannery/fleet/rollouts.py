@@ -193,7 +193,7 @@ class Rollouts(Component, prefix="fleet.rollouts"):
             changed = plan(rollout)
         except RolloutError as error:
             return OrderResult.err(str(error))
-        self.waves.put(ctx, changed)
+        self.waves.put(ctx, changed, is_ordered=True)
         self.waves.go_on(ctx, id)
         return OrderResult.ok()
 

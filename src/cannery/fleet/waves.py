@@ -32,6 +32,7 @@ from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child, ChildState
 from cannery.fleet.registry import Registry
 from cannery.fleet.rollout import (
+    FORWARD,
     Failure,
     Moved,
     Order,
@@ -278,30 +279,39 @@ class Waves(Component, prefix="fleet.waves"):
         subject = str(failure.child) if is_one_of_few else f"rollout {id}"
         self.alarms.begin(ctx, "quarantined", subject, text)
 
-    def put(self, ctx: Context, rollout: Rollout) -> None:
-        """Keep a rollout; tell the registry and the alarms what has changed about it."""
+    def put(self, ctx: Context, rollout: Rollout, *, is_ordered: bool = False) -> None:
+        """Keep a rollout; tell the registry and the alarms what has changed about it, unless an operator did
+        it."""
         id, order, before = rollout.id, self.orders[rollout.id], self.rollouts.get(rollout.id)
         self.rollouts.put(id, rollout)
-        subject, tag = f"rollout {id}", rollout.phase.tag
-        if is_stalled(order, rollout, ctx.now_ns):
-            text = f"{rollout.reason}: {rollout.problem}" if rollout.halted else rollout.problem
-            self.alarms.begin(ctx, "rollout_stalled", subject, text or "nothing has moved for a long time")
-        else:
-            self.alarms.end(ctx, "rollout_stalled", subject, f"it is {tag}")
-        if not rollout.counts.quarantined:
-            self.alarms.end(ctx, "quarantined", subject, "no child is quarantined any more")
+        self._tell_alarms(ctx, order, before, rollout, is_ordered=is_ordered)
+        tag = rollout.phase.tag
         if before is None or before.phase.tag == tag:
             return
-        if tag == "going_back":
-            self.alarms.begin(ctx, "rollout_went_back", subject, rollout.reason)
         if tag == "rolled_back":
-            self.alarms.end(ctx, "rollout_went_back", subject, f"{rollout.counts.back} children went back")
             for target in order.targets:
                 if self.registry.currents.get(target.kind) == target.version and target.current_before:
                     self.registry.set_current(target.kind, target.current_before)
         if tag == "done" and is_for_all(order):
             for target in order.targets:
                 self.registry.set_current(target.kind, target.version)
+
+    def _tell_alarms(
+        self, ctx: Context, order: Order, before: Rollout | None, rollout: Rollout, *, is_ordered: bool
+    ) -> None:
+        subject, tag = f"rollout {rollout.id}", rollout.phase.tag
+        was = "" if before is None else before.phase.tag
+        if rollout.halted or (tag == "going_back" and was in FORWARD and not is_ordered):
+            what = f"it waits: {rollout.problem}" if rollout.halted else "it goes back"
+            self.alarms.begin(ctx, "rollout_stopped", subject, f"{rollout.reason}; {what}")
+        elif tag != "going_back":
+            self.alarms.end(ctx, "rollout_stopped", subject, f"it is {tag}")
+        if is_stalled(order, rollout, ctx.now_ns) and not rollout.halted:
+            self.alarms.begin(ctx, "rollout_stalled", subject, rollout.problem or "nothing moves any more")
+        else:
+            self.alarms.end(ctx, "rollout_stalled", subject, f"it is {tag}")
+        if not rollout.counts.quarantined:
+            self.alarms.end(ctx, "quarantined", subject, "no child is quarantined any more")
 
     # children that are born meanwhile, rollouts that are forgotten
 
