@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cannery.fleet.top_up import (
     Grant,
+    Need,
     Purse,
     Refill,
     Refused,
@@ -164,34 +165,52 @@ def test_many_changes_of_a_rate_leave_short_books() -> None:
 # --- rules -------------------------------------------------------------------------------------------------
 
 
-@given(rules, st.integers(0, 3000), st.integers(0, 100))
+@given(rules, st.integers(0, 3000), st.integers(0, 100), st.integers(0, 2000))
 def test_a_child_is_due_under_its_line_alone_and_a_refill_to_a_balance_ends_it(
-    rule: TopUpRule, balance: int, burn: int
+    rule: TopUpRule, balance: int, burn: int, frozen: int
 ) -> None:
-    line, due = line_of(rule, burn), due_cycles(rule, balance, burn)
+    need = Need(burn, frozen)
+    line, due = line_of(rule, need), due_cycles(rule, balance, need)
+    assert line >= frozen
     assert (due > 0) == (balance < line)
     if due and rule.refill.tag == "to_balance":
         assert balance + due == max(rule.refill.to_balance, line)
-        assert due_cycles(rule, balance + due, burn) == 0
+        assert due_cycles(rule, balance + due, need) == 0
     elif due:
         assert due == rule.refill.by_amount
 
 
-@given(rules, st.integers(0, 10**15))
-def test_an_alarm_lies_on_the_line_or_little_under_it(rule: TopUpRule, burn: int) -> None:
-    line, alarm = line_of(rule, burn), alarm_of(rule, burn)
+@given(rules, st.integers(0, 10**15), st.integers(0, 10**15), st.integers(0, 10**15))
+def test_an_alarm_lies_on_the_line_or_little_under_it_and_stays_where_it_serves(
+    rule: TopUpRule, burn: int, frozen: int, before: int
+) -> None:
+    need = Need(burn, frozen)
+    line, alarm = line_of(rule, need), alarm_of(rule, need, before)
     assert line * 7 // 8 <= alarm <= line
-    if rule.threshold.tag == "cycles":
-        assert alarm == line
+    assert alarm_of(rule, need, alarm) == alarm
+    if alarm != before:
+        assert line * 31 // 32 <= alarm
 
 
-def test_days_are_days_of_what_is_burned() -> None:
+def test_an_alarm_tells_before_a_child_is_frozen() -> None:
+    """The freezing threshold is 30 days unless set; a line a day above it must not be rounded to under it."""
+    for burn in range(1, 5_000, 7):
+        need = Need(burn, 30 * burn)
+        assert alarm_of(TopUpRule(Threshold.days(1), Refill.by_amount(1)), need) >= need.freezing_limit
+        assert alarm_of(TopUpRule(Threshold.cycles(1), Refill.by_amount(1)), need) >= need.freezing_limit
+
+
+def test_days_are_days_of_what_is_burned_before_it_freezes() -> None:
     rule = TopUpRule(Threshold.days(10), Refill.to_balance(5_000))
-    assert due_cycles(rule, 999, 100) == 4_001
-    assert due_cycles(rule, 1_000, 100) == 0
-    assert due_cycles(rule, 0, 0) == 0
+    assert due_cycles(rule, 999, Need(100)) == 4_001
+    assert due_cycles(rule, 1_000, Need(100)) == 0
+    assert due_cycles(rule, 3_999, Need(100, 3_000)) == 1_001
+    assert due_cycles(rule, 0, Need(0)) == 0
     # Who burns more than the refill foresees is refilled to the line all the same.
-    assert due_cycles(rule, 5_999, 600) == 1
+    assert due_cycles(rule, 5_999, Need(600)) == 1
+    cycles = TopUpRule(Threshold.cycles(500), Refill.to_balance(5_000))
+    assert line_of(cycles, Need(100)) == 500
+    assert line_of(cycles, Need(100, 3_000)) == 3_100
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,7 @@ class CanisterReport:
     active_ns: nat64
     frozen: bool
     idle_burned_per_day: nat
+    freezing_limit: nat
     controllers: list[Principal]
     replaced_by: Principal | None
 

@@ -38,8 +38,10 @@ from cannery.errors import RejectCode
 from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child
+from cannery.fleet.funding_types import Cause
 from cannery.fleet.orphans import Orphans
 from cannery.fleet.rights import require_operator
+from cannery.fleet.treasury import Treasury
 from cannery.limits import CENSUS_EVERY_S_MIN, CENSUS_KIND_COUNT_MAX, CENSUS_PAGE_COUNT
 
 SECOND_NS = 1_000_000_000
@@ -100,6 +102,7 @@ class Census(Component, prefix="fleet.census"):
     directory = Uses(Directory)
     departures = Uses(Departures)
     orphans = Uses(Orphans)
+    treasury = Uses(Treasury)
     every_s = StableCell(nat32, EVERY_S)
     timer_number = StableCell(nat64 | None, None)
     sweep = StableCell(Sweep, NO_SWEEP)
@@ -153,6 +156,7 @@ class Census(Component, prefix="fleet.census"):
         if not sweep.is_on:
             self.growing.clear()
             self.departures.recover(ctx)
+            self.treasury.recover(ctx)
             self.orphans.look(ctx)
             self._ask(ctx, Sweep(True, None, ctx.now_ns, 0))
         elif ctx.now_ns - sweep.sent_ns >= STUCK_NS:
@@ -161,6 +165,7 @@ class Census(Component, prefix="fleet.census"):
     def look(self, ctx: Context, child: Child, report: CanisterReport) -> None:
         """Book what a report says of a child; whoever acts on it is called from here."""
         self.directory.note_active(child.canister, report.active_ns)
+        self.treasury.look(ctx, child, report, Cause.census())
         if ctx.id not in report.controllers:
             if child.state.tag == "active":
                 self.departures.note_custody(ctx, child, f"{ctx.id} is no controller of {child.canister}")
@@ -219,6 +224,7 @@ class Census(Component, prefix="fleet.census"):
                 self._ask_after(ctx, child)
         for kind, totals in sums.items():
             self.growing.put(kind, totals)
+        self.treasury.looked(ctx)
         self._ask(ctx, saved)
 
     def _end(self, ctx: Context, sweep: Sweep) -> None:
@@ -248,6 +254,7 @@ class Census(Component, prefix="fleet.census"):
         elif outcome.reject_code == RejectCode.DESTINATION_INVALID:
             ctx.log(f"{saved}, the {child.kind} of {child.owner}, was deleted by somebody else")
             self.directory.forget(child)
+            self.treasury.forget(child.canister)
 
 
 def _add_up(sums: dict[str, Totals], child: Child, report: CanisterReport, now_ns: int) -> None:

@@ -37,6 +37,7 @@ from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child, ChildState, LeaveResult, Leaving
 from cannery.fleet.nursery import Nursery
 from cannery.fleet.rights import require_operator
+from cannery.fleet.treasury import Treasury
 from cannery.limits import LEAVING_COUNT_MAX, LEAVING_PER_TICK_COUNT_MAX
 
 SECOND_NS = 1_000_000_000
@@ -61,6 +62,7 @@ class Departures(Component, prefix="fleet.departures"):
     alarms = Uses(Alarms)
     directory = Uses(Directory)
     nursery = Uses(Nursery)
+    treasury = Uses(Treasury)
     leaving = StableMap(Principal, Leaving, counted=True)
 
     # methods
@@ -163,6 +165,7 @@ class Departures(Component, prefix="fleet.departures"):
         self.leaving.delete(canister)
         if child is not None:
             self.directory.forget(child)
+            self.treasury.forget(canister)
         if leaving.recycle and not is_gone:
             self.nursery.keep(canister)
 

@@ -14,6 +14,7 @@ from cannery.fleet.nursery import Nursery
 from cannery.fleet.registry import Registry
 from cannery.fleet.rights import require_operator
 from cannery.fleet.rollouts import Rollouts
+from cannery.fleet.treasury import Treasury
 from cannery.limits import GAUGE_KIND_COUNT_MAX, GAUGE_VERSION_COUNT_MAX
 
 OTHER = "other"
@@ -52,6 +53,7 @@ class Gauges(Component, prefix="fleet.gauges"):
     nursery = Uses(Nursery)
     registry = Uses(Registry)
     rollouts = Uses(Rollouts)
+    treasury = Uses(Treasury)
 
     @query
     def fleet_metrics(self, ctx: Context) -> list[FleetSample]:
@@ -67,6 +69,10 @@ class Gauges(Component, prefix="fleet.gauges"):
         yield _sample("leaving", "Children on their way out.", len(self.departures.leaving))
         yield _sample("alarms_open", "Alarms that are not over.", len(self.alarms.open))
         yield _sample("battery_cycles", "The index's own balance.", ctx.balance)
+        given = self.treasury.fleet_books.get().total
+        yield _sample("granted_cycles_total", "Cycles that children were given.", given)
+        open_count = len(self.treasury.bookings) + len(self.treasury.waiting)
+        yield _sample("top_ups_open", "Top-ups that are under way or wait.", open_count)
         yield _sample(
             "census_ended_seconds", "When the last census ended.", self.census.last_sweep.get()[1] / 1e9
         )

@@ -17,6 +17,7 @@ from cannery.fleet.census import Census
 from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import FleetStatus
+from cannery.fleet.funding import Funding
 from cannery.fleet.gauges import Gauges
 from cannery.fleet.nursery import Nursery
 from cannery.fleet.orphans import Orphans
@@ -24,6 +25,7 @@ from cannery.fleet.registry import Registry
 from cannery.fleet.replacements import Replacements
 from cannery.fleet.rights import require_operator
 from cannery.fleet.rollouts import Rollouts
+from cannery.fleet.treasury import Treasury
 from cannery.fleet.trust import Trust
 
 __all__ = ["Index"]
@@ -41,6 +43,8 @@ class Index(Component, prefix="fleet"):
     orphans = Orphans()
     census = Census()
     replacements = Replacements()
+    treasury = Treasury()
+    funding = Funding()
     trust = Trust()
     gauges = Gauges()
 

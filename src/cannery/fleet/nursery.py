@@ -41,6 +41,7 @@ from cannery.cdk.waiter import Continued, Waiter
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child, PoolRule, Release
 from cannery.fleet.rights import require_operator
+from cannery.fleet.treasury import Treasury
 from cannery.fleet.waves import Waves
 from cannery.limits import POOL_REFILL_COUNT_MAX, POOL_TARGET_COUNT_MAX
 
@@ -69,6 +70,7 @@ class Nursery(Component, prefix="fleet.nursery"):
     """Make children, and keep canisters ready for them."""
 
     directory = Uses(Directory)
+    treasury = Uses(Treasury)
     waves = Uses(Waves)
     making = StableMap(tuple[str, Principal], nat64, counted=True)
     pool = StableSet(Principal, counted=True)
@@ -140,6 +142,7 @@ class Nursery(Component, prefix="fleet.nursery"):
             )
             return ctx.resume(saved.waiter, failed)
         child = self.directory.add(ctx, canister, saved.kind, saved.owner, saved.version)
+        self.treasury.welcome(ctx, child)
         self.waves.note_born(ctx, child)
         return ctx.resume(saved.waiter, Outcome(child))
 

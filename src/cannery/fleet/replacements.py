@@ -25,6 +25,7 @@ from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child, ChildState
 from cannery.fleet.registry import Registry
 from cannery.fleet.rights import require_operator
+from cannery.fleet.treasury import Treasury
 
 
 @record
@@ -48,6 +49,7 @@ class Replacements(Component, prefix="fleet.replacements"):
 
     directory = Uses(Directory)
     registry = Uses(Registry)
+    treasury = Uses(Treasury)
 
     @update
     def fleet_replace(
@@ -76,4 +78,6 @@ class Replacements(Component, prefix="fleet.replacements"):
         if child is None:
             return ReplaceResult.err(f"{saved.canister} was forgotten; {successor} has taken its place")
         self.directory.set_state(child, ChildState.replaced(successor))
-        return ReplaceResult.ok(self.directory.add(ctx, successor, child.kind, child.owner, saved.version))
+        moved = self.directory.add(ctx, successor, child.kind, child.owner, saved.version)
+        self.treasury.move(ctx, saved.canister, moved)
+        return ReplaceResult.ok(moved)

@@ -102,38 +102,54 @@ def check_rule(rule: TopUpRule) -> str | None:
     return None
 
 
-def line_of(rule: TopUpRule, burned_per_day: int) -> int:
-    """Return the balance under which a child is due."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a child needs to live: its burn in a day, and the balance under which it is frozen."""
+
+    burned_per_day: int
+    freezing_limit: int = 0
+
+
+def line_of(rule: TopUpRule, need: Need) -> int:
+    """Return the balance under which a child is due.
+
+    Days count from the freezing limit, since a frozen child is of no use; a threshold in cycles is raised to
+    a day's burn above it.
+    """
     if rule.threshold.tag == "cycles":
-        return rule.threshold.cycles
-    return min(rule.threshold.days * burned_per_day, CYCLES_MINTED_MAX)
+        lowest = need.freezing_limit + need.burned_per_day if need.freezing_limit else 0
+        line = max(rule.threshold.cycles, lowest)
+    else:
+        line = need.freezing_limit + rule.threshold.days * need.burned_per_day
+    return min(line, CYCLES_MINTED_MAX)
 
 
-def alarm_of(rule: TopUpRule, burned_per_day: int) -> int:
+def alarm_of(rule: TopUpRule, need: Need, before: int = 0) -> int:
     """Return the balance under which the node is to tell of a child: the line, or little less.
 
-    Lines in days differ from child to child; they are rounded down to four binary digits, so that few alarms
-    are set, seldom anew, and whoever is told of is due.
+    Lines that hang on the burn differ from child to child, and from look to look. They are rounded down to
+    six binary digits, so that few alarms are set; one that was set `before` stays while it does its work.
+    Whoever is told of is due.
     """
-    line = line_of(rule, burned_per_day)
-    if rule.threshold.tag == "cycles":
+    line = line_of(rule, need)
+    if rule.threshold.tag == "cycles" and line == rule.threshold.cycles:
         return line
-    shift = max(0, line.bit_length() - 4)
+    if max(line * 7 // 8, need.freezing_limit) <= before <= line:
+        return before
+    shift = max(0, line.bit_length() - 6)
     return line >> shift << shift
 
 
-def refill_of(rule: TopUpRule, balance: int, burned_per_day: int) -> int:
+def refill_of(rule: TopUpRule, balance: int, need: Need) -> int:
     """Return what a top-up brings now, due or not; a refill to a balance ends on the line at least."""
     if rule.refill.tag == "by_amount":
         return rule.refill.by_amount
-    return max(0, max(rule.refill.to_balance, line_of(rule, burned_per_day)) - balance)
+    return max(0, max(rule.refill.to_balance, line_of(rule, need)) - balance)
 
 
-def due_cycles(rule: TopUpRule, balance: int, burned_per_day: int) -> int:
+def due_cycles(rule: TopUpRule, balance: int, need: Need) -> int:
     """Return what a child is due; 0: nothing."""
-    if balance >= line_of(rule, burned_per_day):
-        return 0
-    return refill_of(rule, balance, burned_per_day)
+    return refill_of(rule, balance, need) if balance < line_of(rule, need) else 0
 
 
 def plan_top_up(wanted: int, purse: Purse, now_ns: int) -> Grant | Refused:

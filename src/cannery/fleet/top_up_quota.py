@@ -97,12 +97,13 @@ def allowed_at_ns(quota: Quota, books: Books, cycles: int, now_ns: int) -> int |
         return now_ns
     if quota.tag != "rate" or quota.rate.cycles < cycles:
         return None
-    for each in _counting(quota, books, now_ns):
-        allowed += each.cycles
-        if allowed >= cycles:
+    counting = _counting(quota, books, now_ns)
+    counted = sum(each.cycles for each in counting)
+    for each in counting:
+        counted -= each.cycles
+        if counted + cycles <= quota.rate.cycles:
             return each.ends_ns + quota.rate.seconds * SECOND_NS
-    # The books hold more than the rate allows, as after a change of the quota: when the last slice is out.
-    return books.slices[-1].ends_ns + quota.rate.seconds * SECOND_NS
+    return now_ns
 
 
 def book(quota: Quota, books: Books, cycles: int, now_ns: int) -> Booked:

@@ -39,6 +39,7 @@ from cannery.replica.management.types import (
     UpdateSettingsArgs,
 )
 from cannery.replica.records import AccountRecord, CanisterRecord, CanisterStatus, Settings
+from cannery.replica.targets import replaced
 from cannery.replica.view import show
 
 _COUNTER_BITS = 40
@@ -194,6 +195,9 @@ def _take_cycles(change: Change, args: TakeCyclesArgs) -> None:
 
 
 def _deposit(change: Change, args: CanisterIdRecord) -> None:
+    canister = change.canister(args.canister_id.raw)
+    if canister.replaced_by:
+        raise replaced(args.canister_id.raw, canister)
     cycles.credit(change.message, args.canister_id.raw, change.accept())
 
 

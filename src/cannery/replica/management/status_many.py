@@ -25,7 +25,7 @@ class CanisterReport:
     """A canister's figures. `kind` and `version` are those of its module in the registry of its fleet.
 
     `burned`, which includes storage that is not charged yet, to `traps` count from its creation; `active_ns`
-    is the time of the last message that it ran.
+    is the time of the last message that it ran; under `freezing_limit` it is frozen.
     """
 
     fleet: Principal | None
@@ -47,6 +47,7 @@ class CanisterReport:
     active_ns: nat64
     frozen: bool
     idle_burned_per_day: nat
+    freezing_limit: nat
     controllers: list[Principal]
     replaced_by: Principal | None
 
@@ -128,6 +129,7 @@ def _report(
         active_ns=account.active_ns,
         frozen=cycles.is_frozen(config, canister, account, now_ns, priced_from_ns),
         idle_burned_per_day=cycles.idle_burned_per_day(config, account),
+        freezing_limit=cycles.freezing_limit(config, canister, account),
         controllers=[Principal(raw) for raw in canister.controllers],
         replaced_by=Principal(canister.replaced_by) if canister.replaced_by else None,
     )
