@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import backups, creations, fleet_of_users, messages
+from bench import backups, creations, fleet_of_users, messages, rollouts
 from bench.report import Line, machine, print_line, write_results
 
 BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
@@ -15,6 +15,7 @@ BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
     "registrations": fleet_of_users.run_registrations,
     "idle": fleet_of_users.run_idle,
     "backup": backups.run_backups,
+    "rollouts": rollouts.run_rollouts,
 }
 
 

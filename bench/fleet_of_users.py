@@ -26,7 +26,7 @@ _register = encoder((Text(),))
 _settings = encoder((type_of(IndexSettings),))
 
 
-def _open_the_gate(node: RunningNode) -> Principal:
+def open_the_gate(node: RunningNode) -> Principal:
     """Let as many people register as want to; return the index."""
     index = Principal.parse(node.names()["user_index"])
     agent = node.agent()
@@ -34,7 +34,7 @@ def _open_the_gate(node: RunningNode) -> Principal:
     return index
 
 
-def _registrations(index: Principal, first: int, count: int) -> list[traffic.Signed]:
+def registrations(index: Principal, first: int, count: int) -> list[traffic.Signed]:
     return [
         traffic.sign(
             "call",
@@ -48,7 +48,7 @@ def _registrations(index: Principal, first: int, count: int) -> list[traffic.Sig
     ]
 
 
-def _check_count(node: RunningNode, index: Principal, expected: int) -> None:
+def check_count(node: RunningNode, index: Principal, expected: int) -> None:
     """See that everybody who registered is registered."""
     _, values = decode_dynamic(node.agent().query(index, "count", b"DIDL\x00\x00"))
     assert values == [expected], f"{values} users are registered, not {expected}"
@@ -61,12 +61,12 @@ def _disk_bytes(folder: Path) -> int:
 def run_registrations() -> Iterator[Line]:
     """Measure registrations: each creates, installs and initialises a canister."""
     with tempfile.TemporaryDirectory() as folder, running_node(Path(folder) / "data") as node:
-        index = _open_the_gate(node)
-        requests = _registrations(index, 0, REGISTRATIONS)
+        index = open_the_gate(node)
+        requests = registrations(index, 0, REGISTRATIONS)
         result = traffic.send(node.port, requests, 64)
         assert result.statuses == {"200": REGISTRATIONS}, result.statuses
         traffic.verify_updates(requests, result, node.agent().root_key())
-        _check_count(node, index, REGISTRATIONS)
+        check_count(node, index, REGISTRATIONS)
         yield Line(
             "registrations",
             "registrations over HTTP, 64 clients",
@@ -81,12 +81,12 @@ def run_idle() -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         with running_node(data) as node:
-            index = _open_the_gate(node)
+            index = open_the_gate(node)
             empty_memory, empty_disk = node.memory_bytes(), _disk_bytes(data)
             step = 20_000
             for first in range(0, IDLE_USERS, step):
-                traffic.send(node.port, _registrations(index, first, step), 64)
-            _check_count(node, index, IDLE_USERS)
+                traffic.send(node.port, registrations(index, first, step), 64)
+            check_count(node, index, IDLE_USERS)
         with running_node(data) as node:
             yield Line("idle", f"start with {IDLE_USERS:,} idle users", node.ready_s, "s")
             time.sleep(2)
