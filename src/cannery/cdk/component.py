@@ -30,16 +30,22 @@ class Component:
     def __init_subclass__(cls, *, prefix: str) -> None:
         cls.prefix = prefix
         setattr(cls, NAMESPACE_ATTRIBUTE, enclosing_names())
-        for name, value in vars(cls).items():
+        for value in vars(cls).values():
             if isinstance(value, Part):
-                value.rename(f"{prefix}.{name}")
+                value.put_under(prefix)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.__dict__["attribute"] = name
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
     @overload
     def __get__(self, instance: object, owner: type) -> Self: ...
     def __get__(self, instance: object | None, owner: type) -> Self:
-        return self if instance is None else bind_component(instance, type(self))
+        if instance is None:
+            return self
+        found = instance.__dict__[self.__dict__["attribute"]] = bind_component(instance, type(self))
+        return found
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name!r} would be lost after this message: declare a collection")
@@ -50,13 +56,20 @@ class Uses(Generic[C]):
 
     def __init__(self, component: type[C]) -> None:
         self.component = component
+        self._attribute = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._attribute = name
 
     @overload
     def __get__(self, instance: None, owner: type) -> Uses[C]: ...
     @overload
     def __get__(self, instance: object, owner: type) -> C: ...
     def __get__(self, instance: object | None, owner: type) -> Uses[C] | C:
-        return self if instance is None else bind_component(instance, self.component)
+        if instance is None:
+            return self
+        found = instance.__dict__[self._attribute] = bind_component(instance, self.component)
+        return found
 
 
 def bind_component(instance: object, cls: type[C]) -> C:

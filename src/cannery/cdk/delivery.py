@@ -436,14 +436,14 @@ class Delivery(Part, Generic[V, R]):
 
     def _view(self, canister: Canister) -> DeliveryView[V, R]:
         """Make the view that the canister's own methods see too."""
-        return bound_view(canister, self.name, self.bind)
+        return bound_view(canister, self.attribute or self.name, self.bind)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Delivery[V, R]: ...
     @overload
     def __get__(self, instance: object, owner: type) -> DeliveryView[V, R]: ...
     def __get__(self, instance: object | None, owner: type) -> Delivery[V, R] | DeliveryView[V, R]:
-        return self if instance is None else bound_view(instance, self.name, self.bind)
+        return self if instance is None else bound_view(instance, self.attribute or self.name, self.bind)
 
 
 def _receipts(outcome: Outcome[object], count: int) -> tuple[list[Any] | None, str]:  # receipts of type R

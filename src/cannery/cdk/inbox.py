@@ -91,4 +91,4 @@ class Inbox(Part, Generic[R]):
     @overload
     def __get__(self, instance: object, owner: type) -> InboxView[R]: ...
     def __get__(self, instance: object | None, owner: type) -> Inbox[R] | InboxView[R]:
-        return self if instance is None else bound_view(instance, self.name, self.bind)
+        return self if instance is None else bound_view(instance, self.attribute or self.name, self.bind)

@@ -392,7 +392,7 @@ class MessageLog(Part, Generic[V]):
     @overload
     def __get__(self, instance: object, owner: type) -> MessageLogView[V]: ...
     def __get__(self, instance: object | None, owner: type) -> MessageLog[V] | MessageLogView[V]:
-        return self if instance is None else bound_view(instance, self.name, self.bind)
+        return self if instance is None else bound_view(instance, self.attribute or self.name, self.bind)
 
 
 def _fits(usage: LogUsage, rule: LogRule, size: int, more: int) -> bool:

@@ -57,15 +57,17 @@ class Part(ABC):
     """A class attribute of a canister that brings stable state."""
 
     name: str
+    attribute = ""
+    """The attribute's name, where `name` has a component's prefix before it."""
 
     @abstractmethod
     def __set_name__(self, owner: type, name: str) -> None:
         """Take the name of the attribute, the first time."""
 
-    def rename(self, name: str) -> None:
-        """Take another name: that of a component's collection has the component's prefix."""
-        self.name = ""
-        self.__set_name__(type(self), name)
+    def put_under(self, prefix: str) -> None:
+        """Take a component's prefix before the name."""
+        self.attribute, self.name = self.name, ""
+        self.__set_name__(type(self), f"{prefix}.{self.attribute}")
 
     @abstractmethod
     def collections(self) -> tuple[CollectionSpec, ...]:

@@ -32,6 +32,7 @@ from cannery.errors import BadArgument, RejectCode, Trap
 from cannery.ports import EntryKind, System
 
 Runner = Callable[[System], None]
+WaiterRunner = Callable[[System, Continued], None]
 
 _HOOK_OF_KIND = {
     EntryKind.INIT: "init",
@@ -87,8 +88,9 @@ class PythonProgram:
                 self._named[EntryKind.UPDATE][entry.name] = runners[entry.name]
         continuations, timers = self._named[EntryKind.CONTINUATION], self._named[EntryKind.TIMER]
         continuations[FORWARD] = functools.partial(_run_forward, d)
+        waiters = {name: _waiter_runner(d, entry) for name, entry in d.continuations.items()}
         for name, continuation in d.continuations.items():
-            continuations[name] = _continuation_runner(d, continuation)
+            continuations[name] = _continuation_runner(d, continuation, waiters)
         for name, timer in d.timers.items():
             timers[name] = _timer_runner(d, timer)
         for name, handler in d.internal_continuations.items():
@@ -215,7 +217,9 @@ def _check_pending(name: str, results: tuple[ct.Type, ...], pending: Pending[obj
         )
 
 
-def _continuation_runner(d: Description, entry: ContinuationEntry) -> Runner:
+def _continuation_runner(
+    d: Description, entry: ContinuationEntry, waiters: Mapping[str, WaiterRunner]
+) -> Runner:
     decode = None if entry.outcome is None else decoder(entry.outcome)
     saved = entry.saved
     answer = _answer(entry.name, entry.results, entry.now, entry.later)
@@ -229,26 +233,35 @@ def _continuation_runner(d: Description, entry: ContinuationEntry) -> Runner:
         ctx = Context(system, d.continuation_of, d.timer_of, answerer)
         value = entry.function(_instance(d.cls, system), ctx, *args)
         if type(value) is Continued:
-            _run_waiter(d, system, value)
+            _run_waiter(waiters, system, value)
         else:
             answer(system, value)
 
     return _guarded(run)
 
 
-def _run_waiter(d: Description, system: System, continued: Continued) -> None:
+def _run_waiter(waiters: Mapping[str, WaiterRunner], system: System, continued: Continued) -> None:
     """Let the waiter's continuation give the answer, after what its component has booked."""
     waiter = continued.waiter
-    entry = d.continuations.get(waiter.name)
-    if entry is None:
+    go_on = waiters.get(waiter.name)
+    if go_on is None:
         system.reject(f"the method {waiter.name!r:.100}, which waits for this answer, is gone")
-        return
-    args: tuple[object, ...] = (continued.outcome,)
-    if entry.saved is not None:
-        args += (entry.saved.read(waiter.saved, system),)
-    ctx = Context(system, d.continuation_of, d.timer_of, (f"c:{entry.name}", entry.results))
+    else:
+        go_on(system, continued)
+
+
+def _waiter_runner(d: Description, entry: ContinuationEntry) -> WaiterRunner:
+    saved = entry.saved
     answer = _answer(entry.name, entry.results, entry.now, entry.later)
-    answer(system, entry.function(_instance(d.cls, system), ctx, *args))
+    answerer = (f"c:{entry.name}", entry.results)
+
+    def run(system: System, continued: Continued) -> None:
+        outcome = continued.outcome
+        args = (outcome,) if saved is None else (outcome, saved.read(continued.waiter.saved, system))
+        ctx = Context(system, d.continuation_of, d.timer_of, answerer)
+        answer(system, entry.function(_instance(d.cls, system), ctx, *args))
+
+    return run
 
 
 def _timer_runner(d: Description, entry: TimerEntry) -> Runner:

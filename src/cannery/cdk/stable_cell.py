@@ -94,4 +94,4 @@ class StableCell(Part, Generic[V]):
     @overload
     def __get__(self, instance: object, owner: type) -> CellView[V]: ...
     def __get__(self, instance: object | None, owner: type) -> StableCell[V] | CellView[V]:
-        return self if instance is None else bound_view(instance, self.name, self.bind)
+        return self if instance is None else bound_view(instance, self.attribute or self.name, self.bind)

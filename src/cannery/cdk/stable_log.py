@@ -174,4 +174,4 @@ class StableLog(Part, Generic[V]):
     @overload
     def __get__(self, instance: object, owner: type) -> LogView[V]: ...
     def __get__(self, instance: object | None, owner: type) -> StableLog[V] | LogView[V]:
-        return self if instance is None else bound_view(instance, self.name, self.bind)
+        return self if instance is None else bound_view(instance, self.attribute or self.name, self.bind)

@@ -374,7 +374,7 @@ class StableMap(Part, Generic[K, V]):
     @overload
     def __get__(self, instance: object, owner: type) -> MapView[K, V]: ...
     def __get__(self, instance: object | None, owner: type) -> StableMap[K, V] | MapView[K, V]:
-        return self if instance is None else bound_view(instance, self.name, self.bind)
+        return self if instance is None else bound_view(instance, self.attribute or self.name, self.bind)
 
 
 class StableSet(Part, Generic[K]):
@@ -405,4 +405,4 @@ class StableSet(Part, Generic[K]):
     @overload
     def __get__(self, instance: object, owner: type) -> SetView[K]: ...
     def __get__(self, instance: object | None, owner: type) -> StableSet[K] | SetView[K]:
-        return self if instance is None else bound_view(instance, self.name, self.bind)
+        return self if instance is None else bound_view(instance, self.attribute or self.name, self.bind)

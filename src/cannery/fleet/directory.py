@@ -23,7 +23,7 @@ NO_VERSION = 0
 class Directory(Component, prefix="fleet.directory"):
     """Keep and find children."""
 
-    children = StableMap(Principal, Child, counted=True)
+    children = StableMap(Principal, Child)
     by_owner = StableMap(tuple[str, Principal], Principal)
     by_number = StableMap(nat64, Principal)
     by_version = StableMap(tuple[str, nat64, nat64], Principal)
@@ -81,6 +81,10 @@ class Directory(Component, prefix="fleet.directory"):
         """Count children without looking at them."""
         found = self.tallies.items(prefix=(kind,) if state is None else (kind, state))
         return sum(count for (_, _, of), count in found if version is None or of == version)
+
+    def count_all(self) -> int:
+        """Count all children without looking at them."""
+        return sum(count for _, count in self.tallies.items())
 
     def versions(self, kind: str) -> list[int]:
         """List the versions that children of a kind run, without looking at them."""

@@ -65,7 +65,7 @@ class Gauges(Component, prefix="fleet.gauges"):
         waiting = "Canisters that wait in the pool."
         yield _sample("pool", waiting, len(self.nursery.pool))
         yield _sample("pool_target", "Canisters that should.", self.nursery.pool_rule.get().target)
-        yield _sample("making", "Children being made.", len(self.nursery.making))
+        yield _sample("making", "Children being made.", self.nursery.making_count())
         yield _sample("leaving", "Children on their way out.", len(self.departures.leaving))
         yield _sample("alarms_open", "Alarms that are not over.", len(self.alarms.open))
         yield _sample("battery_cycles", "The index's own balance.", ctx.balance)

@@ -80,11 +80,11 @@ class Index(Component, prefix="fleet"):
         """Return the fleet at a glance."""
         require_operator(ctx)
         return FleetStatus(
-            children=len(self.directory.children),
+            children=self.directory.count_all(),
             counts=self.directory.counts(),
             pool=len(self.nursery.pool),
             pool_target=self.nursery.pool_rule.get().target,
-            making=len(self.nursery.making),
+            making=self.nursery.making_count(),
             leaving=len(self.departures.leaving),
             alarms_open=len(self.alarms.open),
         )

@@ -43,7 +43,7 @@ from cannery.fleet.directory_types import Child, PoolRule, Release
 from cannery.fleet.rights import require_operator
 from cannery.fleet.treasury import Treasury
 from cannery.fleet.waves import Waves
-from cannery.limits import POOL_REFILL_COUNT_MAX, POOL_TARGET_COUNT_MAX
+from cannery.limits import FLEET_PAGE_COUNT_MAX, POOL_REFILL_COUNT_MAX, POOL_TARGET_COUNT_MAX
 
 MINUTE_NS = 60_000_000_000
 MAKING_NS_MAX = 10 * MINUTE_NS
@@ -72,7 +72,7 @@ class Nursery(Component, prefix="fleet.nursery"):
     directory = Uses(Directory)
     treasury = Uses(Treasury)
     waves = Uses(Waves)
-    making = StableMap(tuple[str, Principal], nat64, counted=True)
+    making = StableMap(tuple[str, Principal], nat64)
     pool = StableSet(Principal, counted=True)
     pool_rule = StableCell(PoolRule, PoolRule(0, 0))
     refilling = StableCell(tuple[nat32, nat64], (0, 0))
@@ -145,6 +145,10 @@ class Nursery(Component, prefix="fleet.nursery"):
         self.treasury.welcome(ctx, child)
         self.waves.note_born(ctx, child)
         return ctx.resume(saved.waiter, Outcome(child))
+
+    def making_count(self) -> int:
+        """Count the children being made; beyond a page of them nobody counts."""
+        return sum(1 for _ in self.making.keys(limit=FLEET_PAGE_COUNT_MAX))
 
     # the pool
 

@@ -96,7 +96,7 @@ class UserIndex(Canister):
 
     fleet = Index()
     settings = StableCell(IndexSettings, IndexSettings(REGISTRATIONS_PER_MINUTE))
-    users = StableMap(Principal, Profile, counted=True)
+    users = StableMap(Principal, Profile)
     names = StableMap(str, Principal)
     registering = StableMap(Principal, Reservation)
     window = StableCell(Window, Window(0, 0))
@@ -133,14 +133,17 @@ class UserIndex(Canister):
             return refusal
         self.names.put(username.lower(), caller)
         self.registering.put(caller, Reservation(username, ctx.now_ns))
-        return self.fleet.create(
-            ctx,
-            KIND,
-            caller,
-            encode_args(UserInit(caller, ctx.id, username)),
-            then=self.created,
-            saved=Registration(caller, username),
-        )
+        try:
+            return self.fleet.create(
+                ctx,
+                KIND,
+                caller,
+                encode_args(UserInit(caller, ctx.id, username)),
+                then=self.created,
+                saved=Registration(caller, username),
+            )
+        except LookupError as error:
+            return self._give_up(caller, username, str(error))
 
     def _forget_gone(self, owner: Principal) -> None:
         """Release the name of a user whose canister was deleted."""
@@ -164,8 +167,6 @@ class UserIndex(Canister):
             return RegisterResult.in_progress("your registration is under way; ask again in a moment")
         if self.names.get(username.lower()) is not None:
             return RegisterResult.username_taken(f"the name {username} is taken; choose another")
-        if self.fleet.registry.current(KIND) is None:
-            return RegisterResult.failed("this index has no release of users yet; its operator must add one")
         return self._throttle(ctx)
 
     def _throttle(self, ctx: Context) -> RegisterResult | None:
@@ -185,12 +186,17 @@ class UserIndex(Canister):
         """Keep the new user, or release the name where no canister could be made."""
         self.registering.delete(saved.owner)
         if not outcome.ok:
-            self.names.delete(saved.username.lower())
             ctx.log(f"registration of {saved.username} failed: {outcome.reject_message}")
-            return RegisterResult.failed(f"no canister could be created: {outcome.reject_message}")
+            return self._give_up(saved.owner, saved.username, outcome.reject_message)
         profile = Profile(saved.owner, outcome.value.canister, saved.username, ctx.now_ns, False)
         self.users.put(saved.owner, profile)
         return RegisterResult.ok(profile)
+
+    def _give_up(self, owner: Principal, username: str, reason: str) -> RegisterResult:
+        """Release the name of a registration that failed."""
+        self.registering.delete(owner)
+        self.names.delete(username.lower())
+        return RegisterResult.failed(f"no canister could be created: {reason}")
 
     @query
     def lookup(self, ctx: Context, who: Who) -> Profile | None:
