@@ -31,6 +31,7 @@ from tests.gateway.conftest import (
     call_content,
     envelope,
     expiry_ns,
+    nonce,
     query_content,
 )
 
@@ -404,3 +405,29 @@ def test_keys_of_several_kinds_are_checked(node: Node) -> None:
 
 def test_a_bug_is_a_logged_500(node: Node) -> None:
     _refused(node.query("bug"), 500, "the node has a fault")
+
+
+def test_nobody_signs_as_the_management_canister(node: Node) -> None:
+    """The node itself asks indexes as that one: whoever could sign so would be taken for the node."""
+    liar = Careless(ALICE, (), MANAGEMENT)
+    for content in (
+        QueryContent(MANAGEMENT, CANISTER, "echo", b"", expiry_ns(), nonce()),
+        CallContent(MANAGEMENT, CANISTER, "echo", b"", expiry_ns(), nonce()),
+    ):
+        verb = "query" if isinstance(content, QueryContent) else "call"
+        signed = envelope(content, liar)
+        bare = cbor.encode({"content": cbor_content(signed)}, self_describe=True)
+        for body in (signed, bare):
+            response = node.post(f"/api/v3/canister/{CANISTER}/{verb}", body)
+            assert response.status_code in (400, 403), response.text
+    reached = [
+        message for message in (*node.script.asked, *node.script.submitted) if message.method == "echo"
+    ]
+    assert MANAGEMENT.raw not in {message.sender for message in reached}
+
+
+def cbor_content(body: bytes) -> cbor.CborSource:
+    """Give the content of an envelope without its signature."""
+    fields, _ = cbor.decode(body)
+    assert isinstance(fields, dict)
+    return fields["content"]

@@ -17,6 +17,7 @@ from cannery.limits import (
 )
 from cannery.node.gateway.asking import FleetSample, Questions
 from cannery.node.gateway.fleet_metrics import FleetMetrics, take_samples
+from cannery.node.handover import Answered, QueryDone, QueryMessage
 from cannery.node.metrics import render_family
 from cannery.testing import Node
 from tests.gateway.fleets_under_test import Hanging, Honest, NodePort, Sample, Silent, fleet_of
@@ -29,7 +30,7 @@ class Page:
     def __init__(self, node: Node) -> None:
         self.port = NodePort(node)
         self.now_ns = 0
-        questions = Questions(self.port, node.operator, 1.0)
+        questions = Questions(self.port, 1.0)
         self.metrics = FleetMetrics(questions, lambda: self.now_ns)
 
     def read(self) -> dict[str, Family]:
@@ -98,9 +99,14 @@ def test_the_page_is_made_once_in_a_few_seconds(node: Node) -> None:
 
 def test_a_node_that_gives_no_list_says_so_in_a_comment(node: Node) -> None:
     page = Page(node)
-    page.metrics = FleetMetrics(Questions(page.port, node.principal("nobody"), 1.0), lambda: 0)
-    assert page.text().startswith("# the fleets are not known: ")
-    assert page.text().count("\n") == 1
+
+    async def refuse(query: QueryMessage) -> QueryDone:
+        return QueryDone(0, 0, Answered(b"", 4, f"no {query.method}\ntoday"))
+
+    page.port.ask = refuse  # type: ignore[method-assign]
+    text = page.text()
+    assert text.startswith("# the fleets are not known: ")
+    assert text.count("\n") == 1
 
 
 def test_no_more_fleets_than_the_page_holds(node: Node) -> None:

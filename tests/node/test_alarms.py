@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class World:
             for n, url in enumerate(self.urls, 1)
         ]
         receivers: list[Receiver] = [LogReceiver(self.lines.append, "rb.md"), *self.hooks]
-        questions = Questions(self.port, self.node.operator, 1.0)
+        questions = Questions(self.port, 1.0)
         self.watcher = AlarmWatcher(
             self.port, questions, receivers, self.file, GIB, self.lines.append, clocks
         )
@@ -350,6 +351,12 @@ def test_each_kind_has_its_runbook() -> None:
     text = (DOCS / "runbooks.md").read_text()
     for kind in KINDS:
         assert f"\n## {kind}\n" in text, f"docs/runbooks.md has no section for {kind}"
+
+
+def test_each_kind_that_an_index_raises_is_known() -> None:
+    for path in (DOCS.parent / "src" / "cannery" / "fleet").glob("*.py"):
+        for kind in re.findall(r'alarms\.begin\(\s*ctx,\s*"(\w+)"', path.read_text()):
+            assert kind in KINDS, f"{path.name} raises {kind}: give it a runbook and a place in KINDS"
 
 
 STEPS = st.lists(

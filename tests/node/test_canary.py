@@ -107,7 +107,7 @@ def watching(folder: Path, port: SubnetPort, url: str, lines: list[str], times: 
 
     parts = WatchParts(
         port=port,
-        asker=STRANGER,
+        operator=STRANGER,
         url=url,
         root_key_der=b"",
         alarms=folder / "watch" / "alarms",

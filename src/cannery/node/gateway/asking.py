@@ -1,7 +1,8 @@
 """Questions that the node itself asks its subnet: management queries, and the queries of fleets' indexes.
 
-They are asked as the first operator. What a canister answers is foreign: it is decoded within limits, and
-whatever goes wrong (a reject, a reply of another type, silence) is one `AskError` with its reason.
+They are asked as the management canister, which no signed request can be from: that is how an index knows the
+node. What a canister answers is foreign: it is decoded within limits, and whatever goes wrong (a reject, a
+reply of another type, silence) is one `AskError` with its reason.
 """
 
 from __future__ import annotations
@@ -70,9 +71,8 @@ _encode_page: Final = encoder((type_of(nat64 | None), type_of(nat32)))
 class Questions:
     """Asks the subnet, each question with a time limit."""
 
-    def __init__(self, port: SubnetPort, asker: Principal, wait_s: float) -> None:
+    def __init__(self, port: SubnetPort, wait_s: float) -> None:
         self._port = port
-        self._asker = asker
         self._wait_s = wait_s
 
     async def names(self) -> list[tuple[str, Principal]]:
@@ -113,7 +113,7 @@ class Questions:
         """Ask a query and give its reply. Raises `AskError`."""
         # The same question has the same id: one that brought the subnet's process down is not run again.
         request_id = sha256(b"cannery-node-asks:" + canister_id.raw + method.encode()).digest()
-        query = QueryMessage(request_id, self._asker.raw, canister_id.raw, method, arg)
+        query = QueryMessage(request_id, MANAGEMENT.raw, canister_id.raw, method, arg)
         try:
             async with asyncio.timeout(self._wait_s):
                 answer = (await self._port.ask(query)).answer

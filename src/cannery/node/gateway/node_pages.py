@@ -46,8 +46,8 @@ class NodePages:
         self._version = identity.version
         self._monotonic_ns = monotonic_ns
         self._watch = watch
-        self._questions = Questions(port, identity.operator, _ASK_S)
-        self._fleets = FleetMetrics(Questions(port, identity.operator, _FLEET_ASK_S), monotonic_ns)
+        self._questions = Questions(port, _ASK_S)
+        self._fleets = FleetMetrics(Questions(port, _FLEET_ASK_S), monotonic_ns)
         fields: dict[str, CborSource] = {
             "ic_api_version": "0.66.0",
             "impl_source": "cannery",

@@ -62,7 +62,6 @@ def build_gateway(port: SubnetPort, config: NodeConfig, keys: NodeKeys, number: 
         keys.node,
         (canister_range(config.replica.subnet),),
         version=read_version(),
-        operator=keys.operator.principal,
         gateway=number,
     )
     folder = DataDir(config.data)
@@ -75,7 +74,7 @@ def build_watching(port: SubnetPort, config: NodeConfig, keys: NodeKeys, address
     folder = DataDir(config.data)
     parts = WatchParts(
         port=port,
-        asker=keys.operator,
+        operator=keys.operator,
         url=own_url(address),
         root_key_der=keys.root.public_key_der,
         alarms=folder.alarms,

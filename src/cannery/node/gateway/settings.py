@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cannery.protocol.bls import BlsKey
 from cannery.protocol.identity import Ed25519Identity
-from cannery.protocol.principal import ANONYMOUS, Principal
+from cannery.protocol.principal import Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class GatewaySettings:
 class NodeIdentity:
     """The keys that a gateway signs with, and the canister ids of its subnet (closed intervals).
 
-    `version` is that of the software, as /api/v2/status tells it. The node's own questions to its canisters
-    are asked as `operator`; `gateway` tells the gateway processes of a node apart.
+    `version` is that of the software, as /api/v2/status tells it. `gateway` tells the gateway
+    processes of a node apart.
     """
 
     root_key: BlsKey
@@ -61,5 +61,4 @@ class NodeIdentity:
     canister_ranges: tuple[tuple[Principal, Principal], ...]
     subnet_type: str = "cloud_engine"
     version: str = "0"
-    operator: Principal = ANONYMOUS
     gateway: int = 0

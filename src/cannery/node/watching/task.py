@@ -32,10 +32,10 @@ _MS_PER_S: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class WatchParts:
-    """What the watching stands on. `url`: where the node itself is reached; `asker`: one of its operators."""
+    """What the watching stands on: `url` is where the node itself is reached, `operator` sends the canary."""
 
     port: SubnetPort
-    asker: Identity
+    operator: Identity
     url: str
     root_key_der: bytes
     alarms: Path
@@ -58,7 +58,7 @@ class Watching:
         self._probe = self._make_probe()
         self.watcher = AlarmWatcher(
             parts.port,
-            Questions(parts.port, parts.asker.principal, ALARM_ASK_WAIT_MS_MAX / _MS_PER_S),
+            Questions(parts.port, ALARM_ASK_WAIT_MS_MAX / _MS_PER_S),
             self._receivers(),
             StateFile(parts.alarms, ALARMS, AlarmsRecord),
             settings.disk_low_bytes,
@@ -104,7 +104,7 @@ class Watching:
         from cannery.node.watching.canary_probe import CanaryProbe
 
         parts = self._parts
-        return CanaryProbe(parts.url, parts.asker, parts.root_key_der, self._client)
+        return CanaryProbe(parts.url, parts.operator, parts.root_key_der, self._client)
 
     def _receivers(self) -> list[Receiver]:
         settings, parts = self._settings, self._parts

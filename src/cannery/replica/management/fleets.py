@@ -26,7 +26,7 @@ from cannery.ports import StoreReader
 from cannery.protocol.principal import Principal
 from cannery.replica import fleets, keys
 from cannery.replica.fleet_records import FLEET_MODULE, FleetModule, FleetRecord
-from cannery.replica.management.access import anyone, operators
+from cannery.replica.management.access import anyone, operators_or_node
 from cannery.replica.management.fleet_types import (
     FleetConfigureArgs,
     FleetConfigureResult,
@@ -265,5 +265,5 @@ METHODS: tuple[Method, ...] = (
     ),
     status_method("cannery_fleet_info", Principal, FleetInfo, _fleet_readers, _info),
     status_method("cannery_fleet_members", FleetMembersArgs, list[Principal], _member_readers, _members),
-    query_method("cannery_fleet_list", None, list[Principal], operators, _list),
+    query_method("cannery_fleet_list", None, list[Principal], operators_or_node, _list),
 )
