@@ -54,7 +54,7 @@ def play(document: Path, node: NodeUnderTest, tmp_path: Path, programs: str = ""
         assert Step(got.command, names_seen(got.output)) == Step(wanted.command, names_shown(wanted.output))
 
 
-@pytest.mark.parametrize("name", ["docs/backup.md", "docs/canisters.md", "docs/users.md"])
+@pytest.mark.parametrize("name", ["docs/backup.md", "docs/canisters.md", "docs/fleet.md", "docs/users.md"])
 def test_transcripts(name: str, start_node: StartNode, tmp_path: Path) -> None:
     play(ROOT / name, start_node(), tmp_path)
 

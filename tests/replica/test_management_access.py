@@ -47,7 +47,6 @@ CONTROLLERS = {
     "upload_chunk",
     "clear_chunk_store",
     "stored_chunks",
-    "fetch_canister_logs",
     "take_canister_snapshot",
     "list_canister_snapshots",
     "read_canister_snapshot_metadata",
@@ -69,6 +68,7 @@ CONTROLLERS_OR_OPERATORS = {
     "canister_status",
     "canister_metrics",
     "cannery_canister_metrics",
+    "fetch_canister_logs",
 }
 CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand", "cannery_fleet_found"}
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}

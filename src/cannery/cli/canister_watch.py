@@ -11,6 +11,9 @@ from cannery.cli.options import DEFAULT_URL, JsonOption, NodeOption, OperatorOpt
 from cannery.cli.output import emit, format_size, format_time
 
 if TYPE_CHECKING:
+    from cannery.cli.log_lines import Wanted
+    from cannery.cli.session import Session
+    from cannery.protocol.principal import Principal
     from cannery.replica.management.watch_types import CanisterMetricsReport, LatencyReport
 
 FOLLOW_PAUSE_S = 1.0
@@ -43,38 +46,39 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """Print the log of a canister with its traps, oldest first."""
+    import time
+
+    from cannery.cli.log_lines import Wanted, read_since
+    from cannery.cli.session import caller_identity, open_session
+
+    since_ns = 0 if since is None else read_since(since, time.time_ns())
+    with open_session(node, caller_identity(identity), "reading the log") as session:
+        target = session.canister(canister_id)
+        print_log(session, target, Wanted(since_ns, first, traps), follow=follow, as_json=as_json)
+
+
+def print_log(session: Session, target: Principal, wanted: Wanted, *, follow: bool, as_json: bool) -> None:
+    """Print the lines of a canister's log that are wanted; `follow` goes on until it is interrupted."""
     import sys
     import time
 
-    from cannery.cli.log_lines import (
-        Wanted,
-        follow_lines,
-        line_fields,
-        read_lines,
-        read_since,
-        show_line,
-        show_lines,
-    )
+    from cannery.cli.log_lines import follow_lines, line_fields, read_lines, show_line, show_lines
     from cannery.cli.management import Management
-    from cannery.cli.session import caller_identity, open_session
     from cannery.replica.management import types as mt
 
-    since_ns = 0 if since is None else read_since(since, time.time_ns())
-    wanted = Wanted(since_ns, first, traps)
-    with open_session(node, caller_identity(identity), "reading the log") as session:
-        management, target = Management(session.agent), session.canister(canister_id)
+    management = Management(session.agent)
 
-        def fetch(which: mt.LogFilter) -> list[mt.LogRecord]:
-            return management.logs(target, which)
+    def fetch(which: mt.LogFilter) -> list[mt.LogRecord]:
+        return management.logs(target, which)
 
-        if not follow:
-            lines = read_lines(fetch, wanted)
-            emit([line_fields(line) for line in lines], as_json, show_lines(lines))
-            return
-        session.line.stop()
-        for line in follow_lines(fetch, wanted, lambda: time.sleep(FOLLOW_PAUSE_S)):
-            emit(line_fields(line), as_json, [show_line(line)])
-            sys.stdout.flush()
+    if not follow:
+        lines = read_lines(fetch, wanted)
+        emit([line_fields(line) for line in lines], as_json, show_lines(lines))
+        return
+    session.line.stop()
+    for line in follow_lines(fetch, wanted, lambda: time.sleep(FOLLOW_PAUSE_S)):
+        emit(line_fields(line), as_json, [show_line(line)])
+        sys.stdout.flush()
 
 
 def metrics(

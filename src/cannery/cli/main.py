@@ -11,7 +11,19 @@ import sys
 
 import typer
 
-from cannery.cli import backup, canister, demo, deploy, identity, module, operator, people, start, trust
+from cannery.cli import (
+    backup,
+    canister,
+    demo,
+    deploy,
+    fleet,
+    identity,
+    module,
+    operator,
+    people,
+    start,
+    trust,
+)
 from cannery.cli.output import complain
 from cannery.errors import CanneryError
 
@@ -35,14 +47,14 @@ app = typer.Typer(
         "3 node not reachable; "
         "4 answer not verified; 5 no answer in time; 130 interrupted. "
         "CANNERY_URL names the node, CANNERY_IDENTITY the identity, CANNERY_DATA the data directory, "
-        "CANNERY_HOME the folder of identities and pins."
+        "CANNERY_INDEX the index of the fleet, CANNERY_HOME the folder of identities and pins."
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for part in (start, demo, identity, people, deploy, module, operator, canister, backup, trust):
+for part in (start, demo, identity, people, deploy, module, operator, canister, fleet, backup, trust):
     part.add_to(app)
 
 

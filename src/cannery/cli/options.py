@@ -8,6 +8,7 @@ import typer
 
 DEFAULT_URL = "http://127.0.0.1:4943"
 DEFAULT_DATA = "./cannery-data"
+DEFAULT_INDEX = "user_index"
 
 NodeOption: TypeAlias = Annotated[
     str, typer.Option("--node", metavar="URL", envvar="CANNERY_URL", help="The node to talk to.")
@@ -28,6 +29,15 @@ OperatorOption: TypeAlias = Annotated[
         metavar="NAME",
         envvar="CANNERY_IDENTITY",
         help="Who you are; without it the operator of ./cannery-data (or of CANNERY_DATA).",
+    ),
+]
+IndexOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--index",
+        metavar="INDEX",
+        envvar="CANNERY_INDEX",
+        help="The fleet's index: a canister id, or a name that the node knows.",
     ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -140,11 +140,15 @@ class Progress:
                 note(text)
                 interval_s = 5.0
 
+    def hide(self) -> None:
+        """Make room for a line of data; on a terminal the progress shows again within a second."""
+        if self._live and time.monotonic() - self._begun > PROGRESS_AFTER_S:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
     def stop(self) -> None:
         """Take the line away."""
         self._done.set()
-        if self._live and time.monotonic() - self._begun > PROGRESS_AFTER_S:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self.hide()
 
 
 @contextmanager

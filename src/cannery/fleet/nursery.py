@@ -23,6 +23,7 @@ from cannery import (
     continuation,
     nat32,
     nat64,
+    query,
     record,
     timer,
     update,
@@ -155,6 +156,12 @@ class Nursery(Component, prefix="fleet.nursery"):
     def keep(self, canister: Principal) -> None:
         """Put an empty canister of the fleet into the pool."""
         self.pool.add(canister)
+
+    @query
+    def fleet_pool(self, ctx: Context) -> PoolRule:
+        """Return how many prepared canisters there should be."""
+        require_operator(ctx)
+        return self.pool_rule.get()
 
     @update
     def fleet_pool_set(self, ctx: Context, rule: PoolRule) -> None:

@@ -104,10 +104,11 @@ def status_readers(request: Request, args: Targeted) -> None:
 
 
 def log_readers(request: Request, args: Targeted) -> None:
-    """Let in whom `log_visibility` lets in."""
+    """Let in whom `log_visibility` lets in, and operators, who look after fleets."""
     canister_id = args.canister_id.raw
     visibility = request.canister(canister_id).settings.log_visibility
-    _check_visibility(request, canister_id, visibility, "log_visibility")
+    if not request.state.is_operator(request.caller):
+        _check_visibility(request, canister_id, visibility, "log_visibility")
 
 
 def snapshot_readers(request: Request, args: Targeted) -> None:
