@@ -234,7 +234,7 @@ class Hamlet(Canister):
             ctx.reject("there is no release of huts yet")
         arg = encode_args(ctx.caller)
         return self.fleet.nursery.create(
-            ctx, release, ctx.caller, arg, then=self.settled, saved=ctx.caller, cycles=10**9
+            ctx, release, ctx.caller, arg, then=self.settled, saved=ctx.caller, cycles=10**8
         )
 
     @update
