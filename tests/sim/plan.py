@@ -54,6 +54,9 @@ class Plan:
             per_call=200,
             storage_per_gib_second=90_000,
             creation=10_000,
+            per_ingress=300,
+            per_ingress_byte=1,
+            per_call_byte=1,
         )
 
     def describe(self) -> str:
