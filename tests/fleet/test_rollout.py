@@ -17,6 +17,7 @@ from cannery.fleet.rollout import (
     RolloutRule,
     new_rollout,
     permitted_faults,
+    plan_born,
     plan_cancel,
     plan_checked,
     plan_concurrency,
@@ -25,7 +26,7 @@ from cannery.fleet.rollout import (
     progress_of,
     state_of,
 )
-from cannery.fleet.rollout_filter import EVERY_CHILD, RolloutFilter, fault_of_filter
+from cannery.fleet.rollout_filter import EVERY_CHILD, Candidate, RolloutFilter, fault_of_filter
 from tests.fleet.rollout_world import (
     CUSTODY,
     FROZEN,
@@ -299,6 +300,32 @@ def test_an_operator_may_try_a_quarantined_child_again() -> None:
     world.rollout = plan_going_back(world.rollout, "back")
     assert world.finish() == "rolled_back"
     assert children[9].module_hash == OLD
+
+
+def test_a_child_born_behind_the_scan_is_brought_along_and_no_other() -> None:
+    world = World(order_of(4, chosen=RolloutFilter([], [], [named(9)], None)), fleet(4), 2)
+    for _ in range(2):
+        world.look()
+        world.carry_out()
+        world.hear()
+    behind, ahead = Candidate(b"\x00", named(7), 2, OLD), Candidate(b"\xff", named(8), 2, OLD)
+    excluded, current = Candidate(b"\x00", named(9), 2, OLD), replace(behind, version=3)
+
+    def born(candidate: Candidate) -> bool:
+        return plan_born(world.order, world.rollout, candidate, 0, world.now_ns) is not None
+
+    assert [born(each) for each in (behind, ahead, excluded, current)] == [True, False, False, False]
+    assert world.finish() == "done"
+    assert [born(each) for each in (behind, ahead, excluded, current)] == [True, True, False, False]
+    step = plan_born(world.order, world.rollout, ahead, 0, world.now_ns)
+    assert step is not None
+    world.rollout, retry = step
+    world.children[named(8)] = Child("user", OLD)
+    world.retries.append(retry)
+    assert world.finish() == "done"
+    assert world.children[named(8)].module_hash == NEW
+    world.rollout = plan_going_back(world.rollout, "back")
+    assert not born(behind)
 
 
 def test_filters_are_checked_for_size_and_repetition() -> None:
