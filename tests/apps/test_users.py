@@ -17,6 +17,7 @@ from cannery.candid.did import parse_did
 from cannery.cdk.message_log import LogRule, WhenFull
 from cannery.cdk.module_file import parse_module
 from cannery.replica.block import ReplicaConfig
+from cannery.replica.management.types import CanisterIdRecord
 from cannery.testing import Rejected
 from tests.apps.forger import Forger
 from tests.apps.people import People
@@ -103,6 +104,21 @@ def test_a_user_whose_canister_was_deleted_is_gone_and_may_come_again(people: Pe
     assert again.canister != first.canister
     people.node.run()
     assert people.index.lookup(Who.username("ann")) == again
+
+
+def test_a_letter_that_waits_reaches_a_mailbox_that_was_replaced_meanwhile(people: People) -> None:
+    old = people.register("bob").ok.canister
+    people.send("ann", "bob", "one")
+    operator = people.index.as_(people.node.operator)
+    people.node.manage("stop_canister", CanisterIdRecord(old))
+    people.send("ann", "bob", "two")
+    new = operator.fleet_replace(old, None, None).ok.canister
+    people.node.manage("start_canister", CanisterIdRecord(new))
+    people.node.advance(seconds=60)
+    assert people.register("bob").ok.canister == new
+    assert people.index.lookup(Who.canister(new)) == people.register("bob").ok
+    mailbox = people.node.actor(new, User).as_("bob")
+    assert [message.body.text for message in mailbox.inbox(0, 10).messages] == ["one", "two"]
 
 
 def test_pages_of_users_are_in_the_order_of_names(people: People) -> None:

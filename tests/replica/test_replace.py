@@ -122,7 +122,7 @@ def test_calls_and_queries_to_the_old_id_name_the_new_one() -> None:
             call(OWNER, old, "get")
         assert (caught.value.code, caught.value.error_code, caught.value.text) == (3, "CNRY0301", text)
     result = order_result(world.call(OWNER, other, "order", order_argument(old, "get", b"DIDL\x00\x00")))
-    assert (result.reject_code, result.reject_message) == (3, text)
+    assert int_result(result.reply) == 9, "calls of canisters go on to the new id"
     asked = order_result(world.query(OWNER, other, "ask", order_argument(old, "get", b"DIDL\x00\x00")))
     assert asked.reject_message == text
     (failed,) = world.upgrade([old])
@@ -214,6 +214,15 @@ def test_a_repeating_timer_whose_message_waits_fires_at_once_and_keeps_its_rhyth
     world.wait(2)
     assert int_result(world.query(OWNER, new, "get")) == 2
     assert world.account(old).messages == 2, "the old id ran its first calls alone"
+
+
+def test_calls_of_canisters_go_on_over_several_moves() -> None:
+    world = UpgradeWorld()
+    old, other = world.make(9), make_puppet(world)
+    newest = replace(world, replace(world, old))
+    order = order_argument(old, "set", int_argument(8))
+    assert order_result(world.call(OWNER, other, "order", order)).reject_code == 0
+    assert int_result(world.query(OWNER, newest, "get")) == 8
 
 
 def test_calls_in_flight_cannot_move_so_it_is_stopped_first() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from cannery.errors import RejectCode
-from cannery.limits import STREAM_ENTRY_COUNT_MAX
+from cannery.limits import REPLACEMENTS_FOLLOWED_COUNT_MAX, STREAM_ENTRY_COUNT_MAX
 from cannery.replica import keys, records
 from cannery.replica.block import ReplicaConfig
 from cannery.replica.cycles import burn_refund, credit_account
@@ -36,7 +36,9 @@ def subnet_of(config: ReplicaConfig, canister_id: bytes) -> int:
 
 
 def send(state: RoundState, receiver: bytes, sender: bytes, message: CallMessage | ResponseMessage) -> None:
-    """Put a message into the stream to its receiver's subnet."""
+    """Put a message into the stream to its receiver's subnet; a call goes where its receiver has moved to."""
+    if isinstance(message, CallMessage):
+        receiver = _follow(state, receiver)
     subnet = subnet_of(state.view.config, receiver)
     head = state.stream_head(subnet)
     if subnet == state.view.config.subnet:
@@ -51,6 +53,16 @@ def send(state: RoundState, receiver: bytes, sender: bytes, message: CallMessage
     entry = StreamEntry(sender, receiver, message)
     state.layer.put(keys.stream_key(subnet, head.next), records.encode_record(entry))
     state.put_stream_head(subnet, replace(head, next=head.next + 1))
+
+
+def _follow(state: RoundState, callee: bytes) -> bytes:
+    """Give the canister that stands in another's place now, over a bounded number of moves."""
+    for _ in range(REPLACEMENTS_FOLLOWED_COUNT_MAX):
+        canister = state.view.canister(callee)
+        if canister is None or not canister.replaced_by:
+            break
+        callee = canister.replaced_by
+    return callee
 
 
 def receive(state: RoundState, subnet: int, number: int, entry: StreamEntry) -> bool:
