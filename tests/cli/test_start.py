@@ -150,7 +150,7 @@ def test_a_demo_has_people_and_a_guestbook(cli: Cli, running_node: NodeUnderTest
         ready = json.loads(process.stdout.readline())
         node = NodeUnderTest(data, home, url=ready["url"])
         environment = {"CANNERY_HOME": str(home), "CANNERY_URL": node.url, "CANNERY_DATA": str(data)}
-        assert set(ready["canisters"]) == {"guestbook", "user_index"}
+        assert set(ready["canisters"]) == {"guestbook", "frozen_book", "user_index"}
         inbox = subprocess.run(
             [sys.executable, "-c", PROGRAM, "inbox", "--identity", "bob"],
             env=running_node.environment() | environment,
@@ -164,6 +164,13 @@ def test_a_demo_has_people_and_a_guestbook(cli: Cli, running_node: NodeUnderTest
             "A small durable server, all mine.",
             "First!",
         ]
+        frozen = cli("canister", "call", "frozen_book", "sign", '("let me")', node=node)
+        assert frozen.code == 1
+        assert "is out of cycles: please top up" in frozen.error
+        kept = cli("canister", "call", "frozen_book", "latest", "(9)", "--query", "--json", node=node)
+        assert [entry["text"] for entry in kept.json[0]] == ["What is written stays."]  # type: ignore[index]
+        assert cli("canister", "top-up", "frozen_book", str(10**12), node=node).code == 0
+        assert cli("canister", "call", "frozen_book", "sign", '("let me")', node=node).code == 0
     finally:
         process.terminate()
         process.communicate(timeout=60)

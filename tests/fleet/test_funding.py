@@ -119,7 +119,7 @@ def test_quotas_hold_back_and_say_so_until_there_is_room_again() -> None:
         assert balance_of(node, well) == 3_000
         spend(node, well, 2_900)
         (alarm,) = springs.fleet_alarms_open()
-        assert (alarm.kind, alarm.subject) == ("balance_low", str(well.id))
+        assert (alarm.kind, alarm.subject) == ("low_balance", str(well.id))
         assert "the quota of the child allows 0 cycles now" in alarm.text
         assert balance_of(node, well) == 100
         refused = springs.fleet_top_up(well.id, 500)

@@ -26,8 +26,12 @@ def demo(
     host: HostOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a node that has people, conversations and a guestbook in it, and say what to try."""
-    from cannery.cli.demo_story import fill_demo, people_home
+    """Start a node that has people, conversations and a guestbook in it, and say what to try.
+
+    It charges the Internet Computer's prices, so that one sees cycles burn, a battery, a frozen canister.
+    """
+    from cannery.cli.demo_story import fill_demo, people_home, set_prices
     from cannery.cli.node_run import run_node
 
+    set_prices(data)
     run_node(data, host, port, as_json, fill_demo, people_home(data))

@@ -1,6 +1,7 @@
-"""What happens in the demo: three people, what they write to each other, and a guestbook.
+"""What happens in the demo: three people, what they write to each other, a guestbook, and one that is frozen.
 
-Everything goes through the same commands' code as a person's would. A second start finds it done.
+Everything goes through the same commands' code as a person's would, at the IC's prices. A second start finds
+it done.
 """
 
 from __future__ import annotations
@@ -8,16 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cannery.candid.python import nat
+from cannery.cli.app_install import USER_KIND
 from cannery.cli.building import build_source
 from cannery.cli.deploy import install_named
-from cannery.cli.mailbox import register_user, send_text
+from cannery.cli.mailbox import INDEX_NAME, register_user, send_text
+from cannery.cli.management import Management
 from cannery.cli.node_run import RunningNode
 from cannery.cli.output import Progress
 from cannery.cli.session import Session
+from cannery.cli.typed_calls import TypedCanister
 from cannery.client.actor import open_actor
 from cannery.client.agent import Agent
 from cannery.client.identity_store import IdentityStore
+from cannery.errors import CanneryError
+from cannery.fleet.funding_types import FundingResult
+from cannery.fleet.top_up import Refill, Threshold, TopUpRule
+from cannery.node.config import CONFIG_FILE
 from cannery.node.source_files import read_source
+from cannery.protocol.principal import Principal
+from cannery.replica.management.types import CanisterSettings
 
 PEOPLE = ("ann", "bob", "carol")
 LETTERS = (
@@ -29,11 +40,25 @@ LETTERS = (
 )
 ENTRIES = ("First!", "A small durable server, all mine.")
 BOOK_NAME = "guestbook"
+FROZEN_NAME = "frozen_book"
+DAY_S = 86_400
+BATTERY = 10**15
+BORN_WITH = 10**12
+LOW, FULL = 4 * 10**11, 5 * 10**11
+PRICES = '[prices]\nschedule = "ic"\n'
 
 
 def people_home(data: Path) -> Path:
     """Say where the identities of the demo's people lie."""
     return data / "people"
+
+
+def set_prices(data: Path) -> None:
+    """Have a new demo charge the IC's prices; a configuration that is there stays."""
+    path = data / CONFIG_FILE
+    if not data.exists():
+        data.mkdir(parents=True)
+        path.write_text(PRICES)
 
 
 def fill_demo(node: RunningNode) -> Iterator[str]:
@@ -49,9 +74,14 @@ def fill_demo(node: RunningNode) -> Iterator[str]:
     yield "  cannery send carol 'hello' --identity ann"
     yield f"  cannery canister call {BOOK_NAME} sign '(\"me too\")' --identity carol"
     yield f"  cannery canister call {BOOK_NAME} latest '(10)' --query"
+    yield "what it costs (the prices are those of the Internet Computer):"
+    yield "  cannery fleet status"
+    yield f"  cannery canister call {FROZEN_NAME} sign '(\"let me\")'"
+    yield f"  cannery canister top-up {FROZEN_NAME} {BORN_WITH}   # and sign once more"
 
 
 def _play(node: RunningNode, store: IdentityStore, operator: Agent) -> Iterator[str]:
+    _fund(operator)
     sessions = {name: _meet(node, store, name) for name in PEOPLE}
     for name, session in sessions.items():
         register_user(session, name)
@@ -65,6 +95,30 @@ def _play(node: RunningNode, store: IdentityStore, operator: Agent) -> Iterator[
         open_actor(session.agent, book).sign(text)
     for session in sessions.values():
         session.agent.close()
+    _freeze(operator, install_named(Session(operator, line), built, FROZEN_NAME, b"DIDL\x00\x00").canister_id)
+    yield f"{'frozen':<12}{FROZEN_NAME}: read, but not written, until it gets cycles"
+
+
+def _fund(operator: Agent) -> None:
+    """Give the index of users a battery, and say what users are born with and when they are topped up."""
+    index_id = operator.names()[INDEX_NAME]
+    Management(operator).top_up(index_id, BATTERY)
+    index = TypedCanister(operator, index_id)
+    index.call_for_effect("fleet_birth_set", (USER_KIND, BORN_WITH), (str, nat))
+    rule = TopUpRule(Threshold.cycles(LOW), Refill.to_balance(FULL))
+    hints = (str, TopUpRule | None)
+    set_ = index.call("fleet_rule_set", FundingResult, (USER_KIND, rule), hints)
+    if set_.tag == "err":
+        raise CanneryError(f"the demo's users get no cycles: {set_.err}")
+
+
+def _freeze(operator: Agent, book: Principal) -> None:
+    """Have a guestbook keep back a quarter more than it has, for the storage of a very long time."""
+    open_actor(operator, book).sign("What is written stays.")
+    management = Management(operator)
+    status = management.status(book)
+    days = status.cycles * 5 // 4 // max(1, status.idle_cycles_burned_per_day)
+    management.update_settings(book, CanisterSettings(freezing_threshold=days * DAY_S))
 
 
 def _meet(node: RunningNode, store: IdentityStore, name: str) -> Session:

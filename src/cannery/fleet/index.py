@@ -61,10 +61,11 @@ class Index(Component, prefix="fleet"):
         *,
         then: Callable[..., object],
         saved: object,
-        cycles: int = 0,
+        cycles: int | None = None,
     ) -> Pending[Any]:  # of what `then` answers
         """Make an owner's child with the current release of a kind; return this from the method.
 
+        It gets `cycles` of the index's, or what `fleet_birth_set` says for its kind.
         `then` is a continuation of the canister: `(self, ctx, outcome: Outcome[Child], saved)`. Look the
         owner up first (`directory.find`, `is_making`): raises `AlreadyMade`, LookupError where the kind has
         no release, Reject where the index has too few cycles or too many calls in flight.
@@ -73,6 +74,8 @@ class Index(Component, prefix="fleet"):
         if release is None:
             raise LookupError(f"there is no release of {kind}: an operator adds one with fleet_release_add")
         self.census.keep(ctx)
+        if cycles is None:
+            cycles = self.nursery.births.get(kind, 0)
         return self.nursery.create(ctx, release, owner, arg, then=then, saved=saved, cycles=cycles)
 
     @query

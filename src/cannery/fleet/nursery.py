@@ -21,6 +21,7 @@ from cannery import (
     StableMap,
     StableSet,
     continuation,
+    nat,
     nat32,
     nat64,
     query,
@@ -44,7 +45,12 @@ from cannery.fleet.directory_types import Child, PoolRule, Release
 from cannery.fleet.rights import require_operator
 from cannery.fleet.treasury import Treasury
 from cannery.fleet.waves import Waves
-from cannery.limits import FLEET_PAGE_COUNT_MAX, POOL_REFILL_COUNT_MAX, POOL_TARGET_COUNT_MAX
+from cannery.limits import (
+    FLEET_NAME_SIZE_BYTES_MAX,
+    FLEET_PAGE_COUNT_MAX,
+    POOL_REFILL_COUNT_MAX,
+    POOL_TARGET_COUNT_MAX,
+)
 
 MINUTE_NS = 60_000_000_000
 MAKING_NS_MAX = 10 * MINUTE_NS
@@ -75,6 +81,7 @@ class Nursery(Component, prefix="fleet.nursery"):
     waves = Uses(Waves)
     making = StableMap(tuple[str, Principal], nat64)
     pool = StableSet(Principal, counted=True)
+    births = StableMap(str, nat)
     pool_rule = StableCell(PoolRule, PoolRule(0, 0))
     refilling = StableCell(tuple[nat32, nat64], (0, 0))
 
@@ -146,6 +153,15 @@ class Nursery(Component, prefix="fleet.nursery"):
         self.treasury.welcome(ctx, child)
         self.waves.note_born(ctx, child)
         return ctx.resume(saved.waiter, Outcome(child))
+
+    @update
+    def fleet_birth_set(self, ctx: Context, kind: str, cycles: nat) -> None:
+        """Set what each new child of a kind gets of the index's cycles: the creation fee and its first
+        balance."""
+        require_operator(ctx)
+        if not 0 < len(kind.encode()) <= FLEET_NAME_SIZE_BYTES_MAX:
+            ctx.reject(f"a kind's name has 1 to {FLEET_NAME_SIZE_BYTES_MAX} bytes")
+        self.births.put(kind, cycles)
 
     def making_count(self) -> int:
         """Count the children being made; beyond a page of them nobody counts."""

@@ -62,7 +62,7 @@ from cannery.limits import (
     TOP_UP_WAITING_COUNT_MAX,
 )
 
-BALANCE_LOW = "balance_low"
+LOW_BALANCE = "low_balance"
 BATTERY_LOW = "battery_low"
 QUOTA_REACHED = "fleet_quota_reached"
 
@@ -119,7 +119,7 @@ class Treasury(Component, prefix="fleet.treasury"):
         if replace(noted, seen=funds.seen) != funds or funds.seen is None or seen.burned != funds.seen.burned:
             self.funds.put(child.canister, noted)
         if funds.is_low and not is_low:
-            self.alarms.end(ctx, BALANCE_LOW, str(child.canister), f"it has {report.cycles} cycles")
+            self.alarms.end(ctx, LOW_BALANCE, str(child.canister), f"it has {report.cycles} cycles")
         if rule is not None and is_low:
             self._push(ctx, child, Waiting(due_cycles(rule, report.cycles, need), cause, report.cycles))
 
@@ -135,7 +135,7 @@ class Treasury(Component, prefix="fleet.treasury"):
 
     def note_low(self, ctx: Context, canister: Principal, balance: int) -> None:
         """Raise the alarm for a member that the node has told of and no rule takes care of."""
-        self.alarms.begin(ctx, BALANCE_LOW, str(canister), f"it has {balance} cycles, and no rule")
+        self.alarms.begin(ctx, LOW_BALANCE, str(canister), f"it has {balance} cycles, and no rule")
 
     def forget(self, canister: Principal) -> None:
         """Drop what is kept of a child that is gone, or begins anew; a booking under way is settled by
@@ -278,7 +278,7 @@ class Treasury(Component, prefix="fleet.treasury"):
         self.waiting.delete(child.canister)
         result = self.send(ctx, child, wanted)
         if not isinstance(result, TopUpResult):
-            self.alarms.end(ctx, BALANCE_LOW, str(child.canister), "it is topped up")
+            self.alarms.end(ctx, LOW_BALANCE, str(child.canister), "it is topped up")
             self.alarms.end(ctx, QUOTA_REACHED, "fleet", "top-ups go on")
             return
         text = result.refused.text if result.tag == "refused" else result.failed
@@ -287,7 +287,7 @@ class Treasury(Component, prefix="fleet.treasury"):
             self.alarms.begin(ctx, QUOTA_REACHED, "fleet", f"children wait for cycles: {text}")
         elif reason not in ("battery_low", "in_progress"):
             text = f"the {child.kind} of {child.owner} has {wanted.balance} cycles and gets none: {text}"
-            self.alarms.begin(ctx, BALANCE_LOW, str(child.canister), text)
+            self.alarms.begin(ctx, LOW_BALANCE, str(child.canister), text)
 
     def _go_on(self, ctx: Context) -> None:
         """Send what waits, as far as there is room."""

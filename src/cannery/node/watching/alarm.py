@@ -14,6 +14,7 @@ from cannery.limits import ALARM_LINE_SIZE_CHARS_MAX, ALARM_WORD_SIZE_CHARS_MAX
 NODE_SOURCE: Final = "node"
 LOW_BALANCE: Final = "low_balance"
 BATTERY_LOW: Final = "battery_low"
+QUOTA_REACHED: Final = "fleet_quota_reached"
 QUARANTINED: Final = "quarantined"
 ROLLOUT_STALLED: Final = "rollout_stalled"
 ROLLOUT_STOPPED: Final = "rollout_stopped"
@@ -24,6 +25,7 @@ STORE_FAILING: Final = "store_failing"
 KINDS: Final = (
     LOW_BALANCE,
     BATTERY_LOW,
+    QUOTA_REACHED,
     QUARANTINED,
     ROLLOUT_STALLED,
     ROLLOUT_STOPPED,
