@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from cannery.cdk.stable_cell import StableCell
     from cannery.cdk.stable_log import StableLog
     from cannery.cdk.stable_map import StableMap, StableSet
+    from cannery.cdk.topic_log import TopicLog
+    from cannery.cdk.topic_records import TopicLogFull, TopicMessage
     from cannery.errors import Reject, Trap
     from cannery.protocol.principal import Principal
 
@@ -104,6 +106,9 @@ __all__ = [
     "StableLog",
     "StableMap",
     "StableSet",
+    "TopicLog",
+    "TopicLogFull",
+    "TopicMessage",
     "Trap",
     "Variant",
     "WhenFull",
@@ -163,6 +168,8 @@ _HOMES = MappingProxyType(
         "cannery.cdk.stable_cell": "StableCell",
         "cannery.cdk.stable_log": "StableLog",
         "cannery.cdk.stable_map": "StableMap StableSet",
+        "cannery.cdk.topic_log": "TopicLog",
+        "cannery.cdk.topic_records": "TopicLogFull TopicMessage",
         "cannery.errors": "Reject Trap",
         "cannery.protocol.principal": "Principal",
     }

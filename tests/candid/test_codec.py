@@ -17,7 +17,7 @@ from cannery.candid.codec import (
 )
 from cannery.candid.errors import CandidError
 from cannery.candid.subtype import is_subtype
-from cannery.candid.values import FuncRef, ServiceRef, Some, Variant
+from cannery.candid.values import FuncRef, Packed, ServiceRef, Some, Variant
 from cannery.candid.wire import decode_type, encode_type
 from cannery.limits import CANDID_HEADER_CACHE_COUNT_MAX
 from cannery.protocol.principal import Principal
@@ -299,3 +299,20 @@ def test_deep_types_round_trip() -> None:
     for _ in range(60):
         t, value = ct.tuple_record(ct.Vec(t)), ([value],)
     assert decoder((t,))(encoder((t,))((value,))) == (value,)
+
+
+def test_packed_elements_stand_for_a_list_of_composite_values() -> None:
+    point = ct.tuple_record(ct.Nat8(), ct.Text())
+    pair = value_encoder(point)
+    points = [(1, "a"), (2, "bb")]
+    packed = Packed(2, b"".join(pair(p) for p in points))
+    of_points = value_encoder(ct.Vec(point))
+    assert of_points(packed) == of_points(points)
+    assert encoder((ct.Vec(point), ct.Bool()))((packed, True)) == encoder((ct.Vec(point), ct.Bool()))(
+        (points, True)
+    )
+    for other in (ct.Vec(ct.Nat8()), ct.Vec(ct.Nat32()), ct.Text()):
+        with pytest.raises(CandidError):
+            value_encoder(other)(packed)
+    with pytest.raises(CandidError, match="True is not a text"):
+        encoder((ct.Vec(point), ct.Text()))((packed, True))

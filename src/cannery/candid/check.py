@@ -36,7 +36,7 @@ from cannery.candid.graph import (
 )
 from cannery.candid.leb128 import encode_leb128, encode_sleb128
 from cannery.candid.source import is_nullable
-from cannery.candid.values import FuncRef, ServiceRef, Some, Variant
+from cannery.candid.values import FuncRef, Packed, ServiceRef, Some, Variant
 from cannery.limits import CANDID_VALUE_DEPTH_LEVELS_MAX
 from cannery.protocol.principal import Principal
 
@@ -134,6 +134,8 @@ class _Checker:
             if not isinstance(value, dict):
                 return f"{_show(value)} is not a dict"
             value = list(value.items())
+        if isinstance(value, Packed) and node.inner not in FIXED_FORMATS:
+            return []
         if not isinstance(value, (list, tuple)):
             return f"{_show(value)} is not a list"
         return [_Part(node.inner, v, f"{part.path}[{i}]", part.depth + 1) for i, v in enumerate(value)]

@@ -45,7 +45,7 @@ from cannery.candid.source import (
     fixed_runs,
     is_nullable,
 )
-from cannery.candid.values import FuncRef, ServiceRef, Some, Variant
+from cannery.candid.values import FuncRef, Packed, ServiceRef, Some, Variant
 from cannery.limits import CANDID_VALUE_DEPTH_LEVELS_MAX
 from cannery.protocol.principal import PRINCIPAL_SIZE_BYTES_MAX, Principal
 
@@ -143,6 +143,7 @@ _RUNTIME: dict[str, object] = {
     "explain_values": explain_values,
     "FAILURES": _FAILURES,
     "HEAD": _PRINCIPAL_HEAD,
+    "Packed": Packed,
     "Principal": Principal,
     "refuse": _refuse,
     "SIGNED": _SIGNED_BYTE,
@@ -331,16 +332,28 @@ class _Generator:
                 out.add(f"{name} = as_blob({name})")
             self.sized(name)
             return
-        if node.bound is dict:
-            self.demand(f"{name}.__class__ is dict")
-        else:
+        if node.inner in FIXED_FORMATS:
             with out.block(f"if {name}.__class__ is not list:"):
                 out.add(f"{name} = as_list({name})")
-        if node.inner in FIXED_FORMATS:
             out.add(f"add(encode_numbers({FIXED_FORMATS[node.inner]!r}, {name}))")
             return
+        if node.bound is dict:
+            self.demand(f"{name}.__class__ is dict")
+            self.elements(node, f"{name}.items()", name, element, level)
+            return
+        with out.block(f"if {name}.__class__ is Packed:"):
+            out.add(f"add(encode_size({name}.count))")
+            out.add(f"add({name}.data)")
+        with out.block("else:"):
+            with out.block(f"if {name}.__class__ is not list:"):
+                out.add(f"{name} = as_list({name})")
+            self.elements(node, name, name, element, level)
+
+    def elements(self, node: VecNode, source: str, name: str, element: str, level: int) -> None:
+        """Write what encodes the elements of a vector behind their count."""
+        out = self.out
         out.add(f"add(encode_size(len({name})))")
-        with out.block(f"for {element} in {name}{'.items()' if node.bound is dict else ''}:"):
+        with out.block(f"for {element} in {source}:"):
             self.write(node.inner, element, level + 1)
             out.add("pass")
 

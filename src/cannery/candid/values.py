@@ -81,4 +81,16 @@ class ServiceRef:
     principal: Principal
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Stand for a list whose elements are encoded already: `count` of them, one after the other, in `data`.
+
+    Only encoders take it, wherever a `vec` of composite values stands. Whoever makes one answers for the
+    bytes: they must come from an encoder of exactly the vector's element type.
+    """
+
+    count: int
+    data: bytes
+
+
 bind_class(Variant, ("tag", "value"), {})

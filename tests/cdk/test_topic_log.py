@@ -1,0 +1,469 @@
+"""The topic log beside a plain list: posts, repeats, rules, chains, pages over many topics, readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from cannery import Canister, LogRule, WhenFull, limits
+from cannery.candid.codec import value_decoder
+from cannery.candid.python import type_of
+from cannery.cdk.part import SYSTEM_ATTRIBUTE
+from cannery.cdk.program import PythonProgram
+from cannery.cdk.topic_log import TopicLog
+from cannery.cdk.topic_pages import TopicGap, TopicPage, TopicPosition, TopicQuery, read_page
+from cannery.cdk.topic_records import Posted, TopicLogFull, TopicMessage
+from cannery.ports import EntryKind
+from tests.cdk.memory_system import MemoryCanister, MemorySystem
+
+ROOMY = LogRule(10**6, 10**9, None, WhenFull.refuse())
+
+
+class Zone(Canister):
+    """A topic log."""
+
+    log = TopicLog(rule=ROOMY)
+
+
+PROGRAM = PythonProgram(Zone)
+MESSAGES_OF = value_decoder(type_of(list[TopicMessage]))
+
+
+def fresh() -> tuple[Zone, MemorySystem]:
+    canister = MemoryCanister(now_ns=1_000)
+    canister.learn(PROGRAM)
+    system = MemorySystem(canister, EntryKind.UPDATE)
+    zone = Zone()
+    zone.__dict__[SYSTEM_ATTRIBUTE] = system
+    return zone, system
+
+
+@dataclass(frozen=True)
+class Held:
+    """A message of the model."""
+
+    id: int
+    at_ns: int
+    key: bytes
+    payload: bytes
+    digest: bytes
+    is_erased: bool = False
+
+    @property
+    def stored(self) -> bytes:
+        return b"" if self.is_erased else self.payload
+
+
+keys = st.sampled_from([b"a", b"b", b"c\x00", b"d" * 41])
+payloads = st.binary(min_size=1, max_size=3) | st.integers(100, 400).map(lambda n: b"x" * n)
+rules = st.builds(
+    LogRule,
+    st.integers(1, 8) | st.just(10**6),
+    st.integers(150, 2_500) | st.just(10**9),
+    st.none() | st.integers(0, 60),
+    st.sampled_from([WhenFull.refuse(), WhenFull.prune_acknowledged(), WhenFull.prune_oldest()]),
+)
+
+
+def messages_of(page: TopicPage) -> list[tuple[int, TopicMessage]]:
+    found: list[tuple[int, TopicMessage]] = []
+    for run in page.runs:
+        encoded = bytes([run.messages.count]) + run.messages.data
+        found += [(run.topic, message) for message in MESSAGES_OF(encoded)]  # type: ignore[attr-defined]
+    return found
+
+
+class TopicLogMachine(RuleBasedStateMachine):
+    """Operations on a topic log, beside a list of what it should hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zone, self.system = fresh()
+        self.log = self.zone.log
+        self.held: list[Held] = []
+        self.next = 1
+        self.dropped: dict[bytes, int] = {}
+        self.marks: dict[bytes, int] = {}
+        self.rule_ = ROOMY
+        # Pages under way: the query, the position, what was given, with the id up to which things existed.
+        self.reading: tuple[TopicQuery, TopicPosition | None] | None = None
+
+    # the model
+
+    def stored_bytes(self) -> int:
+        """Count what lies in the log's collections, beside its fixed cells and its readers' marks."""
+        slots = [
+            self.system.slot(f"log.{name}") for name in ("entries", "ids", "hashes", "numbers", "topics")
+        ]
+        state = {**self.system.canister.state, **self.system.overlay}
+        return sum(
+            len(key) - len(slot) + len(value)
+            for slot in slots
+            for key, value in state.items()
+            if value is not None and key.startswith(slot)
+        )
+
+    def cost(self, fresh: list[tuple[bytes, bytes]]) -> int:
+        present = {message.key for message in self.held}
+        topics = {key for key, _ in fresh} - present
+        return sum(self.message_cost(payload) for _, payload in fresh) + sum(map(self.topic_cost, topics))
+
+    @staticmethod
+    def message_cost(payload: bytes) -> int:
+        length_size = 1 if len(payload) < 128 else 2
+        return 12 + (8 + 53 + length_size + len(payload)) + 20 + 28
+
+    @staticmethod
+    def topic_cost(key: bytes) -> int:
+        stored_key = len(key) + key.count(b"\x00") + 2
+        return (stored_key + 12) + (4 + 8 + 1 + len(key) + 40)
+
+    def total(self) -> int:
+        return sum(self.message_cost(m.stored) for m in self.held) + sum(
+            self.topic_cost(key) for key in {m.key for m in self.held}
+        )
+
+    def drop(self) -> None:
+        gone = self.held.pop(0)
+        self.dropped[gone.key] = gone.id
+        if all(m.key != gone.key for m in self.held):
+            del self.dropped[gone.key]
+
+    def fits(self, count: int, size: int) -> bool:
+        return len(self.held) + count <= self.rule_.count_max and self.total() + size <= self.rule_.bytes_max
+
+    def fit(self, fresh: list[tuple[bytes, bytes]]) -> bool:
+        """Drop what the rule says. A topic that is written to keeps its record meanwhile."""
+        written = {key for key, _ in fresh}
+        kept = {m.key for m in self.held} & written
+        dropped_of_kept: dict[bytes, int] = {}
+
+        def needed() -> tuple[int, int]:
+            emptied = kept - {m.key for m in self.held}
+            new = written - kept
+            size = sum(self.message_cost(p) for _, p in fresh) + sum(map(self.topic_cost, new | emptied))
+            return len(fresh), size
+
+        def drop() -> None:
+            gone = self.held[0]
+            self.drop()
+            if gone.key in kept:
+                dropped_of_kept[gone.key] = gone.id
+
+        if self.rule_.age_ns_max is not None:
+            while self.held and self.held[0].at_ns <= self.system.now_ns - self.rule_.age_ns_max:
+                drop()
+        if not self.fits(*needed()) and self.rule_.when_full.tag != "refuse":
+            until = self.next
+            if self.rule_.when_full.tag == "prune_acknowledged":
+                first = self.held[0].id if self.held else self.next
+                until = min(self.marks.values(), default=first)
+            while self.held and self.held[0].id < until and not self.fits(*needed()):
+                drop()
+        fitted = self.fits(*needed())
+        if fitted:
+            self.dropped.update(dropped_of_kept)
+        return fitted
+
+    def post_in_model(self, items: list[tuple[bytes, bytes]]) -> list[Posted] | None:
+        known = {(m.key, m.payload): m.id for m in self.held}
+        fresh = list(dict.fromkeys(item for item in items if item not in known))
+        if fresh and (len(fresh) > self.rule_.count_max or self.cost(fresh) > self.rule_.bytes_max):
+            return None
+        if fresh and not self.fit(fresh):
+            return None
+        new: dict[tuple[bytes, bytes], int] = {}
+        for key, payload in fresh:
+            if all(m.key != key for m in self.held) and key not in self.dropped:
+                self.dropped[key] = (self.held[0].id if self.held else self.next) - 1
+            self.held.append(Held(self.next, self.system.now_ns, key, payload, sha256(payload).digest()))
+            new[key, payload] = self.next
+            self.next += 1
+        posted, seen = [], set()
+        for item in items:
+            posted.append(Posted(known.get(item) or new[item], item in new and item not in seen))
+            seen.add(item)
+        return posted
+
+    # the operations
+
+    @rule(items=st.lists(st.tuples(keys, payloads), min_size=1, max_size=3))
+    def post(self, items: list[tuple[bytes, bytes]]) -> None:
+        # One that is larger than the limits with its topics counted anew is refused before anything goes.
+        wanted = self.post_in_model(items)
+        if wanted is None:
+            with pytest.raises(TopicLogFull):
+                self.log.post_many(items)
+        else:
+            assert self.log.post_many(items) == wanted
+
+    @rule(ns=st.integers(1, 30))
+    def wait(self, ns: int) -> None:
+        self.system.canister.now_ns += ns
+
+    @rule(back=st.integers(0, 5))
+    def prune(self, back: int) -> None:
+        gone = [m for m in self.held if m.id < self.next - back]
+        for _ in gone:
+            self.drop()
+        assert self.log.prune(before=self.next - back) == len(gone)
+
+    @rule(changed=rules)
+    def set_rule(self, changed: LogRule) -> None:
+        self.rule_ = changed
+        self.log.set_rule(changed)
+        before = len(self.held)
+        self.fit([])
+        assert self.log.clean() == before - len(self.held)
+
+    @rule(reader=st.sampled_from([b"me", b"you"]), back=st.integers(-2, 6))
+    def acknowledge(self, reader: bytes, back: int) -> None:
+        through = self.next - back
+        known = self.marks.get(reader, self.next)
+        self.marks[reader] = max(known, min(through + 1, self.next))
+        assert self.log.acknowledge(reader, through=through) == self.marks[reader]
+
+    @rule(reader=st.sampled_from([b"me", b"you"]))
+    def join(self, reader: bytes) -> None:
+        assert self.log.add_reader(reader) == self.marks.setdefault(reader, self.next)
+
+    @rule(reader=st.sampled_from([b"me", b"you"]))
+    def forget(self, reader: bytes) -> None:
+        assert self.log.forget_reader(reader) == (self.marks.pop(reader, None) is not None)
+
+    @rule(back=st.integers(0, 6))
+    def erase(self, back: int) -> None:
+        id = self.next - back
+        place = next((i for i, m in enumerate(self.held) if m.id == id and not m.is_erased), None)
+        assert self.log.erase(id) == (place is not None)
+        if place is not None:
+            # The same payload again is still found by its hash, and stays erased.
+            self.held[place] = replace(self.held[place], is_erased=True)
+
+    # pages
+
+    @rule(
+        asked=st.lists(keys, min_size=1, max_size=4, unique=True),
+        low=st.integers(0, 12),
+        span=st.integers(0, 20),
+        newest_first=st.booleans(),
+        merged=st.booleans(),
+        with_payloads=st.booleans(),
+        count_max=st.integers(1, 4),
+        bytes_max=st.sampled_from([1, 200, 10**6]),
+        per_topic_max=st.none() | st.integers(1, 3),
+    )
+    def begin_page(
+        self, asked: list[bytes], low: int, span: int, newest_first: bool, merged: bool, with_payloads: bool,
+        count_max: int, bytes_max: int, per_topic_max: int | None,
+    ) -> None:  # fmt: skip
+        per_topic_max = None if merged else per_topic_max
+        query = TopicQuery(
+            asked, low, low + span, newest_first, merged, with_payloads, count_max, bytes_max, per_topic_max
+        )
+        self.reading = (query, None)
+        self.go_on()
+
+    @rule()
+    def go_on(self) -> None:
+        """Read the next page: it is the model's, whatever was posted and pruned since the page before."""
+        if self.reading is None:
+            return
+        query, position = self.reading
+        page = read_page(self.log, query, position)
+        given = messages_of(page)
+        expected = self.expected(query, position)
+        assert [(topic, m.id) for topic, m in given] == expected[: len(given)]
+        by_id = {m.id: m for m in self.held}
+        for topic, m in given:
+            model = by_id[m.id]
+            payload = model.stored if query.with_payloads else b""
+            assert m == TopicMessage(m.id, model.at_ns, model.digest, len(model.stored), payload)
+            assert query.keys[topic] == model.key
+        assert len(given) <= query.count_max
+        if page.next is None:
+            assert len(given) == len(expected)
+            self.check_gaps(query, position, page)
+        else:
+            assert len(given) >= 1
+            assert len(given) == query.count_max or query.bytes_max < 10**6
+        assert not page.gaps or page.has_gap
+        self.reading = None if page.next is None else (query, page.next)
+
+    def expected(self, query: TopicQuery, position: TopicPosition | None) -> list[tuple[int, int]]:
+        """List the topics and ids that remain, in the order asked for."""
+        order = -1 if query.newest_first else 1
+        found: list[tuple[int, int]] = []
+        for topic, key in enumerate(query.keys):
+            ids = sorted(
+                (m.id for m in self.held if m.key == key and query.low <= m.id < query.high),
+                key=lambda id: order * id,
+            )
+            if position is not None and (query.merged or topic == position.topic) and position.id is not None:
+                ids = [id for id in ids if order * id > order * position.id]
+            elif position is not None and not query.merged and topic < position.topic:
+                ids = []
+            if query.per_topic_max is not None:
+                taken = position.taken if position is not None and topic == position.topic else 0
+                ids = ids[: query.per_topic_max - taken]
+            found += [(topic, id) for id in ids]
+        return sorted(found, key=lambda pair: order * pair[1]) if query.merged else found
+
+    def check_gaps(self, query: TopicQuery, position: TopicPosition | None, page: TopicPage) -> None:
+        """On one page that is all: each topic's gap is what was dropped of the range."""
+        if position is not None or query.per_topic_max is not None:
+            return
+        wanted = []
+        for topic, key in enumerate(query.keys):
+            first = self.held[0].id if self.held else self.next
+            dropped = self.dropped.get(key, first - 1)
+            end = min(query.high, dropped + 1)
+            if query.low < end:
+                wanted.append(TopicGap(topic, query.low, end))
+        assert page.gaps == wanted
+
+    # what always holds
+
+    @invariant()
+    def usage_is_what_is_stored(self) -> None:
+        usage = self.log.usage()
+        assert (usage.count, usage.next) == (len(self.held), self.next)
+        assert usage.size_bytes == self.total()
+        assert usage.size_bytes == self.stored_bytes()
+        assert usage.topic_count == len({m.key for m in self.held})
+
+    @invariant()
+    def chains_are_whole(self) -> None:
+        for key in {m.key for m in self.held}:
+            ids = [m.id for m in self.held if m.key == key]
+            topic = self.log.topic(key)
+            assert topic is not None
+            assert (topic.count, topic.last, self.log.first_of(key)) == (len(ids), ids[-1], ids[0])
+            assert topic.dropped_through == self.dropped[key]
+            for before, id, after in zip([0, *ids], ids, [*ids[1:], 0], strict=False):
+                found = self.log.get(id)
+                assert found is not None
+                assert (found.previous, found.next, found.key) == (before, after, key)
+
+    @invariant()
+    def whatever_is_held_is_found(self) -> None:
+        for m in self.held:
+            id = self.log.find(m.digest)
+            assert id is not None
+            assert any(h.id == id and h.digest == m.digest for h in self.held)
+        assert [m.id for _, m in self.log.scan_all(0, 2**32)] == [m.id for m in self.held]
+        for at_ns in {m.at_ns for m in self.held}:
+            assert self.log.id_at(at_ns) == next(m.id for m in self.held if m.at_ns >= at_ns)
+
+
+def test_a_topic_log_is_a_list() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        TopicLogMachine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
+    )
+
+
+def test_the_limit_of_bytes_holds_to_the_byte() -> None:
+    for size in (1, 127, 128, 300, 16_383, 16_384):
+        cost = TopicLogMachine.message_cost(bytes(size)) + (1 if size >= 16_384 else 0)
+        bytes_max = cost + TopicLogMachine.topic_cost(b"a")
+        zone, _ = fresh()
+        zone.log.set_rule(LogRule(10, bytes_max - 1, None, WhenFull.prune_oldest()))
+        with pytest.raises(TopicLogFull, match=f"1 messages of {bytes_max} bytes"):
+            zone.log.post(b"a", bytes(size))
+        zone.log.set_rule(LogRule(10, bytes_max, None, WhenFull.prune_oldest()))
+        assert zone.log.post(b"a", bytes(size)) == Posted(1, True)
+        assert zone.log.usage().size_bytes == bytes_max
+
+
+def test_a_topic_that_loses_its_last_message_to_a_post_into_it_is_still_counted() -> None:
+    zone, _ = fresh()
+    cost, topic = TopicLogMachine.message_cost(bytes(100)), TopicLogMachine.topic_cost(b"a")
+    zone.log.post(b"a", bytes(100))
+    zone.log.set_rule(LogRule(10, cost + topic, None, WhenFull.prune_oldest()))
+    with pytest.raises(TopicLogFull):
+        zone.log.post(b"a", bytes(101))
+    assert zone.log.post(b"a", b"x" * 100) == Posted(2, True)
+    assert zone.log.usage().size_bytes == cost + topic
+    found = zone.log.topic(b"a")
+    assert found is not None
+    assert (found.count, found.dropped_through) == (1, 1)
+
+
+def test_a_full_log_says_why() -> None:
+    zone, _ = fresh()
+    zone.log.post(b"a", b"1")
+    zone.log.set_rule(LogRule(1, 10**6, None, WhenFull.refuse()))
+    with pytest.raises(TopicLogFull, match=r"it is full$"):
+        zone.log.post(b"a", b"2")
+    zone.log.add_reader(b"me")
+    zone.log.set_rule(LogRule(1, 10**6, None, WhenFull.prune_acknowledged()))
+    zone.log.acknowledge(b"me", through=1)
+    assert zone.log.post(b"a", b"2").id == 2
+    with pytest.raises(TopicLogFull, match="not all readers have acknowledged"):
+        zone.log.post(b"a", b"3")
+
+
+def test_what_cannot_be_a_message_is_refused() -> None:
+    zone, _ = fresh()
+    with pytest.raises(ValueError, match="1 to 2000000 bytes, this one 0"):
+        zone.log.post(b"a", b"")
+    with pytest.raises(ValueError, match="a topic has 1 to 128 bytes, this one 129"):
+        zone.log.post(b"a" * 129, b"x")
+    with pytest.raises(ValueError, match="2000001"):
+        zone.log.post(b"a", bytes(2_000_001))
+    assert zone.log.get(0) is None
+    assert zone.log.get(2**64) is None
+
+
+def test_one_message_drops_no_more_than_its_bound_and_the_next_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "TOPIC_LOG_CLEAN_COUNT_MAX", 4)
+    zone, _ = fresh()
+    for i in range(10):
+        zone.log.post(b"a", bytes([i]))
+    zone.log.set_rule(LogRule(2, 10**6, None, WhenFull.prune_oldest()))
+    with pytest.raises(TopicLogFull, match="it is being cleaned") as caught:
+        zone.log.post(b"a", b"new")
+    assert caught.value.passes
+    assert zone.log.usage().count == 6
+    assert zone.log.clean() == 4
+    assert zone.log.post(b"a", b"new").id == 11
+    assert zone.log.is_within_rule()
+
+
+def test_times_are_found_and_readers_listed() -> None:
+    zone, system = fresh()
+    assert zone.log.id_at(0) == 1
+    assert zone.log.oldest_ns() is None
+    for i in range(5):
+        system.canister.now_ns = 2_000 + 10 * i
+        zone.log.post(b"a", bytes([i]))
+    assert [zone.log.id_at(at) for at in (0, 2_000, 2_001, 2_040, 2_041)] == [1, 1, 2, 5, 6]
+    zone.log.add_reader(b"me")
+    zone.log.acknowledge(b"you", through=0)
+    assert zone.log.readers(limit=1) == ([(b"me", 6)], b"me")
+    assert zone.log.readers(limit=5, after=b"me") == ([(b"you", 6)], None)
+    assert zone.log.acknowledged(b"nobody") is None
+    topics, after = zone.log.topics(limit=10)
+    assert [(t.key, t.count) for t in topics] == [(b"a", 5)]
+    assert after is None
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        (TopicQuery([], 0, 9, False, False, True, 1, 1), "1 to 1000 topics, not 0"),
+        (TopicQuery([b"a"], 0, 9, False, False, True, 0, 1), "1 to 50000 messages, not 0"),
+        (TopicQuery([b"a"], 0, 9, False, False, True, 1, 8_000_001), "1 to 8000000 bytes, not 8000001"),
+        (TopicQuery([b"a"], 0, 9, False, True, True, 1, 1, 1), "not with a merged one"),
+    ],
+)
+def test_queries_out_of_bounds_are_refused(query: TopicQuery, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        read_page(fresh()[0].log, query)
