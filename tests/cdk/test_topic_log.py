@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from hashlib import sha256
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,10 +13,11 @@ from cannery.candid.python import type_of
 from cannery.cdk.part import SYSTEM_ATTRIBUTE
 from cannery.cdk.program import PythonProgram
 from cannery.cdk.topic_log import TopicLog
-from cannery.cdk.topic_pages import TopicGap, TopicPage, TopicPosition, TopicQuery, read_page
+from cannery.cdk.topic_pages import TopicPage, TopicPosition, TopicQuery, read_page
 from cannery.cdk.topic_records import Posted, TopicLogFull, TopicMessage
 from cannery.ports import EntryKind
 from tests.cdk.memory_system import MemoryCanister, MemorySystem
+from tests.cdk.topic_model import TopicModel
 
 ROOMY = LogRule(10**6, 10**9, None, WhenFull.refuse())
 
@@ -41,22 +39,6 @@ def fresh() -> tuple[Zone, MemorySystem]:
     zone = Zone()
     zone.__dict__[SYSTEM_ATTRIBUTE] = system
     return zone, system
-
-
-@dataclass(frozen=True)
-class Held:
-    """A message of the model."""
-
-    id: int
-    at_ns: int
-    key: bytes
-    payload: bytes
-    digest: bytes
-    is_erased: bool = False
-
-    @property
-    def stored(self) -> bytes:
-        return b"" if self.is_erased else self.payload
 
 
 keys = st.sampled_from([b"a", b"b", b"c\x00", b"d" * 41])
@@ -85,15 +67,8 @@ class TopicLogMachine(RuleBasedStateMachine):
         super().__init__()
         self.zone, self.system = fresh()
         self.log = self.zone.log
-        self.held: list[Held] = []
-        self.next = 1
-        self.dropped: dict[bytes, int] = {}
-        self.marks: dict[bytes, int] = {}
-        self.rule_ = ROOMY
-        # Pages under way: the query, the position, what was given, with the id up to which things existed.
+        self.model = TopicModel(ROOMY)
         self.reading: tuple[TopicQuery, TopicPosition | None] | None = None
-
-    # the model
 
     def stored_bytes(self) -> int:
         """Count what lies in the log's collections, beside its fixed cells and its readers' marks."""
@@ -108,94 +83,11 @@ class TopicLogMachine(RuleBasedStateMachine):
             if value is not None and key.startswith(slot)
         )
 
-    def cost(self, fresh: list[tuple[bytes, bytes]]) -> int:
-        present = {message.key for message in self.held}
-        topics = {key for key, _ in fresh} - present
-        return sum(self.message_cost(payload) for _, payload in fresh) + sum(map(self.topic_cost, topics))
-
-    @staticmethod
-    def message_cost(payload: bytes) -> int:
-        length_size = 1 if len(payload) < 128 else 2
-        return 12 + (8 + 53 + length_size + len(payload)) + 20 + 28
-
-    @staticmethod
-    def topic_cost(key: bytes) -> int:
-        stored_key = len(key) + key.count(b"\x00") + 2
-        return (stored_key + 12) + (4 + 8 + 1 + len(key) + 40)
-
-    def total(self) -> int:
-        return sum(self.message_cost(m.stored) for m in self.held) + sum(
-            self.topic_cost(key) for key in {m.key for m in self.held}
-        )
-
-    def drop(self) -> None:
-        gone = self.held.pop(0)
-        self.dropped[gone.key] = gone.id
-        if all(m.key != gone.key for m in self.held):
-            del self.dropped[gone.key]
-
-    def fits(self, count: int, size: int) -> bool:
-        return len(self.held) + count <= self.rule_.count_max and self.total() + size <= self.rule_.bytes_max
-
-    def fit(self, fresh: list[tuple[bytes, bytes]]) -> bool:
-        """Drop what the rule says. A topic that is written to keeps its record meanwhile."""
-        written = {key for key, _ in fresh}
-        kept = {m.key for m in self.held} & written
-        dropped_of_kept: dict[bytes, int] = {}
-
-        def needed() -> tuple[int, int]:
-            emptied = kept - {m.key for m in self.held}
-            new = written - kept
-            size = sum(self.message_cost(p) for _, p in fresh) + sum(map(self.topic_cost, new | emptied))
-            return len(fresh), size
-
-        def drop() -> None:
-            gone = self.held[0]
-            self.drop()
-            if gone.key in kept:
-                dropped_of_kept[gone.key] = gone.id
-
-        if self.rule_.age_ns_max is not None:
-            while self.held and self.held[0].at_ns <= self.system.now_ns - self.rule_.age_ns_max:
-                drop()
-        if not self.fits(*needed()) and self.rule_.when_full.tag != "refuse":
-            until = self.next
-            if self.rule_.when_full.tag == "prune_acknowledged":
-                first = self.held[0].id if self.held else self.next
-                until = min(self.marks.values(), default=first)
-            while self.held and self.held[0].id < until and not self.fits(*needed()):
-                drop()
-        fitted = self.fits(*needed())
-        if fitted:
-            self.dropped.update(dropped_of_kept)
-        return fitted
-
-    def post_in_model(self, items: list[tuple[bytes, bytes]]) -> list[Posted] | None:
-        known = {(m.key, m.payload): m.id for m in self.held}
-        fresh = list(dict.fromkeys(item for item in items if item not in known))
-        if fresh and (len(fresh) > self.rule_.count_max or self.cost(fresh) > self.rule_.bytes_max):
-            return None
-        if fresh and not self.fit(fresh):
-            return None
-        new: dict[tuple[bytes, bytes], int] = {}
-        for key, payload in fresh:
-            if all(m.key != key for m in self.held) and key not in self.dropped:
-                self.dropped[key] = (self.held[0].id if self.held else self.next) - 1
-            self.held.append(Held(self.next, self.system.now_ns, key, payload, sha256(payload).digest()))
-            new[key, payload] = self.next
-            self.next += 1
-        posted, seen = [], set()
-        for item in items:
-            posted.append(Posted(known.get(item) or new[item], item in new and item not in seen))
-            seen.add(item)
-        return posted
-
     # the operations
 
     @rule(items=st.lists(st.tuples(keys, payloads), min_size=1, max_size=3))
     def post(self, items: list[tuple[bytes, bytes]]) -> None:
-        # One that is larger than the limits with its topics counted anew is refused before anything goes.
-        wanted = self.post_in_model(items)
+        wanted = self.model.post(items, self.system.now_ns)
         if wanted is None:
             with pytest.raises(TopicLogFull):
                 self.log.post_many(items)
@@ -208,42 +100,34 @@ class TopicLogMachine(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 5))
     def prune(self, back: int) -> None:
-        gone = [m for m in self.held if m.id < self.next - back]
-        for _ in gone:
-            self.drop()
-        assert self.log.prune(before=self.next - back) == len(gone)
+        before = self.model.next - back
+        assert self.log.prune(before=before) == self.model.prune(before)
 
     @rule(changed=rules)
     def set_rule(self, changed: LogRule) -> None:
-        self.rule_ = changed
+        self.model.rule = changed
         self.log.set_rule(changed)
-        before = len(self.held)
-        self.fit([])
-        assert self.log.clean() == before - len(self.held)
+        before = len(self.model.held)
+        self.model.fit([], self.system.now_ns)
+        assert self.log.clean() == before - len(self.model.held)
 
     @rule(reader=st.sampled_from([b"me", b"you"]), back=st.integers(-2, 6))
     def acknowledge(self, reader: bytes, back: int) -> None:
-        through = self.next - back
-        known = self.marks.get(reader, self.next)
-        self.marks[reader] = max(known, min(through + 1, self.next))
-        assert self.log.acknowledge(reader, through=through) == self.marks[reader]
+        through = self.model.next - back
+        assert self.log.acknowledge(reader, through=through) == self.model.acknowledge(reader, through)
 
     @rule(reader=st.sampled_from([b"me", b"you"]))
     def join(self, reader: bytes) -> None:
-        assert self.log.add_reader(reader) == self.marks.setdefault(reader, self.next)
+        assert self.log.add_reader(reader) == self.model.join(reader)
 
     @rule(reader=st.sampled_from([b"me", b"you"]))
     def forget(self, reader: bytes) -> None:
-        assert self.log.forget_reader(reader) == (self.marks.pop(reader, None) is not None)
+        assert self.log.forget_reader(reader) == (self.model.marks.pop(reader, None) is not None)
 
     @rule(back=st.integers(0, 6))
     def erase(self, back: int) -> None:
-        id = self.next - back
-        place = next((i for i, m in enumerate(self.held) if m.id == id and not m.is_erased), None)
-        assert self.log.erase(id) == (place is not None)
-        if place is not None:
-            # The same payload again is still found by its hash, and stays erased.
-            self.held[place] = replace(self.held[place], is_erased=True)
+        id = self.model.next - back
+        assert self.log.erase(id) == self.model.erase(id)
 
     # pages
 
@@ -277,9 +161,9 @@ class TopicLogMachine(RuleBasedStateMachine):
         query, position = self.reading
         page = read_page(self.log, query, position)
         given = messages_of(page)
-        expected = self.expected(query, position)
+        expected = self.model.expected(query, position)
         assert [(topic, m.id) for topic, m in given] == expected[: len(given)]
-        by_id = {m.id: m for m in self.held}
+        by_id = {m.id: m for m in self.model.held}
         for topic, m in given:
             model = by_id[m.id]
             payload = model.stored if query.with_payloads else b""
@@ -288,89 +172,58 @@ class TopicLogMachine(RuleBasedStateMachine):
         assert len(given) <= query.count_max
         if page.next is None:
             assert len(given) == len(expected)
-            self.check_gaps(query, position, page)
+            if position is None and query.per_topic_max is None:
+                assert page.gaps == self.model.gaps(query)
         else:
             assert len(given) >= 1
             assert len(given) == query.count_max or query.bytes_max < 10**6
         assert not page.gaps or page.has_gap
         self.reading = None if page.next is None else (query, page.next)
 
-    def expected(self, query: TopicQuery, position: TopicPosition | None) -> list[tuple[int, int]]:
-        """List the topics and ids that remain, in the order asked for."""
-        order = -1 if query.newest_first else 1
-        found: list[tuple[int, int]] = []
-        for topic, key in enumerate(query.keys):
-            ids = sorted(
-                (m.id for m in self.held if m.key == key and query.low <= m.id < query.high),
-                key=lambda id: order * id,
-            )
-            if position is not None and (query.merged or topic == position.topic) and position.id is not None:
-                ids = [id for id in ids if order * id > order * position.id]
-            elif position is not None and not query.merged and topic < position.topic:
-                ids = []
-            if query.per_topic_max is not None:
-                taken = position.taken if position is not None and topic == position.topic else 0
-                ids = ids[: query.per_topic_max - taken]
-            found += [(topic, id) for id in ids]
-        return sorted(found, key=lambda pair: order * pair[1]) if query.merged else found
-
-    def check_gaps(self, query: TopicQuery, position: TopicPosition | None, page: TopicPage) -> None:
-        """On one page that is all: each topic's gap is what was dropped of the range."""
-        if position is not None or query.per_topic_max is not None:
-            return
-        wanted = []
-        for topic, key in enumerate(query.keys):
-            first = self.held[0].id if self.held else self.next
-            dropped = self.dropped.get(key, first - 1)
-            end = min(query.high, dropped + 1)
-            if query.low < end:
-                wanted.append(TopicGap(topic, query.low, end))
-        assert page.gaps == wanted
-
     # what always holds
 
     @invariant()
     def usage_is_what_is_stored(self) -> None:
         usage = self.log.usage()
-        assert (usage.count, usage.next) == (len(self.held), self.next)
-        assert usage.size_bytes == self.total()
+        assert (usage.count, usage.next) == (len(self.model.held), self.model.next)
+        assert usage.size_bytes == self.model.total()
         assert usage.size_bytes == self.stored_bytes()
-        assert usage.topic_count == len({m.key for m in self.held})
+        assert usage.topic_count == len({m.key for m in self.model.held})
 
     @invariant()
     def chains_are_whole(self) -> None:
-        for key in {m.key for m in self.held}:
-            ids = [m.id for m in self.held if m.key == key]
+        for key in {m.key for m in self.model.held}:
+            ids = [m.id for m in self.model.held if m.key == key]
             topic = self.log.topic(key)
             assert topic is not None
             assert (topic.count, topic.last, self.log.first_of(key)) == (len(ids), ids[-1], ids[0])
-            assert topic.dropped_through == self.dropped[key]
-            for before, id, after in zip([0, *ids], ids, [*ids[1:], 0], strict=False):
+            assert topic.dropped_through == self.model.dropped[key]
+            for before, id, after in self.model.links(key):
                 found = self.log.get(id)
                 assert found is not None
                 assert (found.previous, found.next, found.key) == (before, after, key)
 
     @invariant()
     def whatever_is_held_is_found(self) -> None:
-        for m in self.held:
+        for m in self.model.held:
             id = self.log.find(m.digest)
             assert id is not None
-            assert any(h.id == id and h.digest == m.digest for h in self.held)
-        assert [m.id for _, m in self.log.scan_all(0, 2**32)] == [m.id for m in self.held]
-        for at_ns in {m.at_ns for m in self.held}:
-            assert self.log.id_at(at_ns) == next(m.id for m in self.held if m.at_ns >= at_ns)
+            assert any(h.id == id and h.digest == m.digest for h in self.model.held)
+        assert [m.id for _, m in self.log.scan_all(0, 2**32)] == [m.id for m in self.model.held]
+        for at_ns in {m.at_ns for m in self.model.held}:
+            assert self.log.id_at(at_ns) == next(m.id for m in self.model.held if m.at_ns >= at_ns)
 
 
 def test_a_topic_log_is_a_list() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        TopicLogMachine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
+        TopicLogMachine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
     )
 
 
 def test_the_limit_of_bytes_holds_to_the_byte() -> None:
     for size in (1, 127, 128, 300, 16_383, 16_384):
-        cost = TopicLogMachine.message_cost(bytes(size)) + (1 if size >= 16_384 else 0)
-        bytes_max = cost + TopicLogMachine.topic_cost(b"a")
+        cost = TopicModel.message_cost(bytes(size)) + (1 if size >= 16_384 else 0)
+        bytes_max = cost + TopicModel.topic_cost(b"a")
         zone, _ = fresh()
         zone.log.set_rule(LogRule(10, bytes_max - 1, None, WhenFull.prune_oldest()))
         with pytest.raises(TopicLogFull, match=f"1 messages of {bytes_max} bytes"):
@@ -382,7 +235,7 @@ def test_the_limit_of_bytes_holds_to_the_byte() -> None:
 
 def test_a_topic_that_loses_its_last_message_to_a_post_into_it_is_still_counted() -> None:
     zone, _ = fresh()
-    cost, topic = TopicLogMachine.message_cost(bytes(100)), TopicLogMachine.topic_cost(b"a")
+    cost, topic = TopicModel.message_cost(bytes(100)), TopicModel.topic_cost(b"a")
     zone.log.post(b"a", bytes(100))
     zone.log.set_rule(LogRule(10, cost + topic, None, WhenFull.prune_oldest()))
     with pytest.raises(TopicLogFull):
