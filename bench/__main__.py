@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import backups, creations, fleet_of_users, messages, rollouts
+from bench import backups, creations, fleet_of_users, messages, rollouts, zone_store
 from bench.report import Line, machine, print_line, write_results
 
 BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
@@ -16,6 +16,7 @@ BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
     "idle": fleet_of_users.run_idle,
     "backup": backups.run_backups,
     "rollouts": rollouts.run_rollouts,
+    "zone_store": zone_store.run_zone_store,
 }
 
 

@@ -149,7 +149,7 @@ class ContentMachine(RuleBasedStateMachine):
 
 def test_a_content_store_is_a_dict_of_bytes() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        ContentMachine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
+        ContentMachine, settings=settings(max_examples=25, stateful_step_count=25, deadline=None)
     )
 
 

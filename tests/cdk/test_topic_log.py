@@ -216,7 +216,7 @@ class TopicLogMachine(RuleBasedStateMachine):
 
 def test_a_topic_log_is_a_list() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        TopicLogMachine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
+        TopicLogMachine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None)
     )
 
 

@@ -25,7 +25,7 @@ from cannery.candid.python import nat32, nat64, type_of
 from cannery.cdk.message_log import DEFAULT_RULE, LogRule
 from cannery.cdk.part import CollectionSpec, Part, bound_view
 from cannery.cdk.stable_cell import CellView, StableCell
-from cannery.cdk.stable_keys import key_codec
+from cannery.cdk.stable_keys import key_codec, next_prefix
 from cannery.cdk.stable_map import MapView, SetView, StableMap, StableSet
 from cannery.cdk.stable_values import ValueCodec
 from cannery.cdk.topic_records import (
@@ -45,17 +45,22 @@ _ENTRY_KEY_SIZE_BYTES = 12
 # An id's key and value, and a hash's.
 _INDEX_SIZE_BYTES = (8 + _TYPE_SIZE_BYTES + 4) + (12 + _TYPE_SIZE_BYTES + 8)
 _BATCH_COUNT_MAX = 512
+_HEAD_SIZE_BYTES = 8
+# A stored message begins with its type, id and time; then comes the hash behind its length.
+_DIGEST_AT = _TYPE_SIZE_BYTES + 8 + 8 + 1
 _BLOB_KEY = key_codec(type_of(bytes))
 
 
 class _Change:
     """One change of a log: its state and the topics it touches, written together by `TopicLogView._keep`."""
 
-    __slots__ = ("kept", "state", "topics")
+    __slots__ = ("kept", "numbers", "state", "topics")
 
     def __init__(self, state: TopicLogState) -> None:
         self.state = state
         self.topics: dict[int, Topic] = {}
+        # Numbers of the topics that are written to; None for those that do not exist yet.
+        self.numbers: dict[bytes, int | None] = {}
         # Numbers of topics that are written to, and hence stay though their last message goes.
         self.kept: set[int] = set()
 
@@ -72,7 +77,8 @@ class TopicLogView:
         self._id_slot = system.slot(log.ids_name)
         self._state: CellView[TopicLogState] = log.state_cell.bind(system)
         self._rule: CellView[LogRule] = log.rule_cell.bind(system)
-        self._hashes: MapView[tuple[int, int], int] = log.hashes_map.bind(system)
+        self._hash_slot = system.slot(log.hashes_name)
+        self._hash_codec = log.hash_codec
         self._numbers: MapView[bytes, int] = log.numbers_map.bind(system)
         self._topics: MapView[int, Topic] = log.topics_map.bind(system)
         self._marks: MapView[bytes, int] = log.marks_map.bind(system)
@@ -88,8 +94,12 @@ class TopicLogView:
         """Add several messages, all or none. Raises TopicLogFull, which may be caught."""
         change = _Change(self.usage())
         digests = [sha256(payload).digest() for _, payload in items]
+        for key, payload in items:
+            _check(key, payload)
+            if key not in change.numbers:
+                change.numbers[key] = self._numbers.get(key)
         known = [
-            self._known(key, digest, len(payload))
+            self._known(change.numbers[key], digest)
             for (key, payload), digest in zip(items, digests, strict=True)
         ]
         fresh = {
@@ -186,9 +196,13 @@ class TopicLogView:
 
     def find(self, digest: bytes) -> int | None:
         """Return the id of a message by its payload's SHA-256; of several, that of the oldest topic."""
-        head = int.from_bytes(digest[:8], "big")
-        for (_, number), id in self._hashes.items(prefix=(head,)):
-            if self._codec.read(self._entry(number, id), self._system).hash == digest:
+        start = self._hash_slot + digest[:_HEAD_SIZE_BYTES]
+        after = next_prefix(start)
+        assert after is not None, "slots do not begin with ff"
+        for key, data in self._system.scan(start, after):
+            id = self._hash_codec.read(data, self._system)
+            number = int.from_bytes(key[len(start) :], "big")
+            if self._digest(self._entry(number, id)) == digest:
                 return id
         return None
 
@@ -291,48 +305,39 @@ class TopicLogView:
 
     # adding
 
-    def _known(self, key: bytes, digest: bytes, size: int) -> int | None:
-        """Return the id of the same payload in the same topic; refuse what cannot be a message."""
-        if not 1 <= size <= limits.TOPIC_MESSAGE_SIZE_BYTES_MAX:
-            raise ValueError(
-                f"a message has 1 to {limits.TOPIC_MESSAGE_SIZE_BYTES_MAX} bytes, this one {size}"
-            )
-        if not 1 <= len(key) <= limits.TOPIC_KEY_SIZE_BYTES_MAX:
-            raise ValueError(f"a topic has 1 to {limits.TOPIC_KEY_SIZE_BYTES_MAX} bytes, this one {len(key)}")
-        number = self._numbers.get(key)
-        if number is None:
+    def _known(self, number: int | None, digest: bytes) -> int | None:
+        """Return the id of the same payload in the same topic."""
+        data = None if number is None else self._system.get(self._hash_key(number, digest))
+        if number is None or data is None:
             return None
-        id = self._hashes.get((int.from_bytes(digest[:8], "big"), number))
-        if id is None:
-            return None
-        return id if self._codec.read(self._entry(number, id), self._system).hash == digest else None
+        id = self._hash_codec.read(data, self._system)
+        return id if self._digest(self._entry(number, id)) == digest else None
 
     def _add(self, change: _Change, key: bytes, digest: bytes, payload: bytes) -> int:
-        state = change.state
-        number = self._numbers.get(key)
+        state, number = change.state, change.numbers[key]
+        id, topic_next, topic_count, stored = (
+            state.next,
+            state.topic_next,
+            state.topic_count,
+            state.size_bytes,
+        )
         if number is None:
-            number = state.topic_next
-            topic = Topic(key, state.next, state.next, 0, 0, state.first - 1)
+            number = change.numbers[key] = topic_next
+            topic = Topic(key, id, id, 0, 0, state.first - 1)
             self._numbers.put(key, number)
-            state = replace(
-                state,
-                topic_next=number + 1,
-                topic_count=state.topic_count + 1,
-                size_bytes=state.size_bytes + self._topic_size(key),
-            )
+            topic_next, topic_count, stored = topic_next + 1, topic_count + 1, stored + self._topic_size(key)
         else:
             topic = self._topic(change, number)
-        id = state.next
         data = self._codec.write(TopicMessage(id, self._system.now_ns, digest, len(payload), payload))
         size = _ENTRY_KEY_SIZE_BYTES + len(data) + _INDEX_SIZE_BYTES
         self._system.put(self._entry_key(number, id), data)
         self._system.put(self._id_slot + id.to_bytes(8, "big"), self._id_codec.write(number))
-        self._hashes.put((int.from_bytes(digest[:8], "big"), number), id)
+        self._system.put(self._hash_key(number, digest), self._hash_codec.write(id))
         first = topic.first if topic.count else id
         change.topics[number] = Topic(
             key, first, id, topic.count + 1, topic.size_bytes + size, topic.dropped_through
         )
-        change.state = replace(state, next=id + 1, size_bytes=state.size_bytes + size)
+        change.state = TopicLogState(state.first, id + 1, stored + size, topic_next, topic_count)
         return id
 
     def _topic_size(self, key: bytes) -> int:
@@ -348,7 +353,7 @@ class TopicLogView:
             return
         rule, size = self._rule.get(), 0
         for key in {key: None for key, _ in fresh}:
-            number = self._numbers.get(key)
+            number = change.numbers[key]
             if number is None:
                 size += self._topic_size(key)
             else:
@@ -413,20 +418,21 @@ class TopicLogView:
             step = min(2 * step, _BATCH_COUNT_MAX, limits.TOPIC_LOG_CLEAN_COUNT_MAX - given)
 
     def _drop(self, change: _Change, number: int, id: int, data: bytes) -> None:
-        digest = self._codec.read(data, self._system).hash
         self._system.delete(self._entry_key(number, id))
         self._system.delete(self._id_slot + id.to_bytes(8, "big"))
-        name = (int.from_bytes(digest[:8], "big"), number)
         # Two messages of a topic whose hashes begin alike share the place, and the later one has it.
+        place = self._hash_key(number, self._digest(data))
+        held = self._system.get(place)
+        if held is not None and self._hash_codec.read(held, self._system) == id:
+            self._system.delete(place)
         size = _ENTRY_KEY_SIZE_BYTES + len(data) + _INDEX_SIZE_BYTES
-        if self._hashes.get(name) == id:
-            self._hashes.delete(name)
-        topic = self._topic(change, number)
+        topic, state = self._topic(change, number), change.state
         change.topics[number] = Topic(
             topic.key, id + 1, topic.last, topic.count - 1, topic.size_bytes - size, id
         )
-        state = change.state
-        change.state = replace(state, first=id + 1, size_bytes=state.size_bytes - size)
+        change.state = TopicLogState(
+            id + 1, state.next, state.size_bytes - size, state.topic_next, state.topic_count
+        )
         if topic.count == 1 and number not in change.kept:
             self._remove_topic(change, number, topic.key)
 
@@ -461,6 +467,15 @@ class TopicLogView:
         data = self._system.get(self._entry_key(number, id))
         assert data is not None, "an id's topic has its message"
         return data
+
+    def _hash_key(self, number: int, digest: bytes) -> bytes:
+        return self._hash_slot + digest[:_HEAD_SIZE_BYTES] + number.to_bytes(4, "big")
+
+    def _digest(self, data: bytes) -> bytes:
+        """Return the hash in a stored message, without decoding it where its type is the present one."""
+        if data[:_TYPE_SIZE_BYTES] == self._codec.number:
+            return data[_DIGEST_AT : _DIGEST_AT + 32]
+        return self._codec.read(data, self._system).hash
 
     def _number_of(self, id: int) -> int | None:
         data = self._system.get(self._id_slot + id.to_bytes(8, "big")) if 0 < id < 2**64 else None
@@ -499,20 +514,23 @@ class TopicLog(Part):
         self.topic_codec: ValueCodec[Topic] = ValueCodec("topics", type_of(Topic))
         self.state_cell = StableCell(TopicLogState, EMPTY_STATE)
         self.rule_cell = StableCell(LogRule, rule)
-        self.hashes_map = StableMap(tuple[nat64, nat32], nat64)
+        self._hash_type = type_of(nat64)
         self.numbers_map = StableMap(bytes, nat32)
         self.topics_map = StableMap(nat32, Topic)
         self.marks_map = StableMap(bytes, nat64, counted=True)
         self.mark_order_set = StableSet(tuple[nat64, bytes])
-        self.entries_name = self.ids_name = ""
+        self.entries_name = self.ids_name = self.hashes_name = ""
         self.codec: ValueCodec[TopicMessage]
         self.id_codec: ValueCodec[int]
+        self.hash_codec: ValueCodec[int]
 
     def __set_name__(self, owner: type, name: str) -> None:
         if self.name:
             return
         self.name = name
         self.entries_name, self.ids_name = f"{name}.entries", f"{name}.ids"
+        self.hashes_name = f"{name}.hashes"
+        self.hash_codec = ValueCodec(self.hashes_name, self._hash_type)
         self.codec = ValueCodec(self.entries_name, self._entry_type)
         self.id_codec = ValueCodec(self.ids_name, self._id_type)
         for suffix, part in self._parts():
@@ -522,7 +540,6 @@ class TopicLog(Part):
         return (
             ("state", self.state_cell),
             ("rule", self.rule_cell),
-            ("hashes", self.hashes_map),
             ("numbers", self.numbers_map),
             ("topics", self.topics_map),
             ("marks", self.marks_map),
@@ -532,7 +549,8 @@ class TopicLog(Part):
     def collections(self) -> tuple[CollectionSpec, ...]:
         entries = CollectionSpec(self.entries_name, "map", "(nat32; nat64)", self._entry_type)
         ids = CollectionSpec(self.ids_name, "map", "nat64", self._id_type)
-        return (entries, ids, *(spec for _, part in self._parts() for spec in part.collections()))
+        hashes = CollectionSpec(self.hashes_name, "map", "(nat64; nat32)", self._hash_type)
+        return (entries, ids, hashes, *(spec for _, part in self._parts() for spec in part.collections()))
 
     def bind(self, system: System) -> TopicLogView:
         """Make the view of one activation."""
@@ -548,3 +566,12 @@ class TopicLog(Part):
 
 def _fits(state: TopicLogState, rule: LogRule, count: int, size: int) -> bool:
     return state.count + count <= rule.count_max and state.size_bytes + size <= rule.bytes_max
+
+
+def _check(key: bytes, payload: bytes) -> None:
+    """Refuse what cannot be a message."""
+    size = len(payload)
+    if not 1 <= size <= limits.TOPIC_MESSAGE_SIZE_BYTES_MAX:
+        raise ValueError(f"a message has 1 to {limits.TOPIC_MESSAGE_SIZE_BYTES_MAX} bytes, this one {size}")
+    if not 1 <= len(key) <= limits.TOPIC_KEY_SIZE_BYTES_MAX:
+        raise ValueError(f"a topic has 1 to {limits.TOPIC_KEY_SIZE_BYTES_MAX} bytes, this one {len(key)}")

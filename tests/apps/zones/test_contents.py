@@ -9,6 +9,7 @@ import pytest
 from cannery import LogRule, WhenFull
 from cannery.apps.zones.file_tree import ROOT
 from cannery.apps.zones.roles import Role
+from cannery.replica.management.types import CanisterIdRecord
 from cannery.testing import Rejected
 from tests.apps.zones.world import ZoneWorld, digest
 
@@ -294,3 +295,18 @@ def test_the_aggregate_status_is_what_the_single_methods_say(drive: ZoneWorld) -
     assert {name: getattr(status, name) for name in single} == single
     assert ann.get_stable_storage_size() == ann.get_logical_stable_storage_size()
     assert drive.zone.as_(drive.node.operator).get_cycles_balance() == status.cycles_balance
+
+
+def test_what_is_deleted_leaves_nothing_behind(drive: ZoneWorld) -> None:
+    ann = drive.as_("ann")
+    data = bytes(range(256)) * 300
+
+    def memory_after_a_round() -> int:
+        ann.write_attachment(digest(data), data)
+        ann.delete_attachment(digest(data))
+        ann.write_file(DOCS, b"n", digest(data), data)
+        ann.delete_file(ann.get_last_file_id())
+        status: Any = drive.node.manage("canister_status", CanisterIdRecord(drive.zone.id))
+        return int(status.memory_size)
+
+    assert memory_after_a_round() == memory_after_a_round()

@@ -271,7 +271,7 @@ def _with_cursor(ask: HistoryAsk, cursor: bytes) -> HistoryAsk:
     return replace(ask, cursor=cursor)
 
 
-SETTINGS = settings(max_examples=14, stateful_step_count=20, deadline=None, phases=[Phase.generate])
+SETTINGS = settings(max_examples=10, stateful_step_count=20, deadline=None, phases=[Phase.generate])
 
 
 def test_a_zone_answers_as_a_list_would() -> None:

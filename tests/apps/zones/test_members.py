@@ -321,3 +321,20 @@ def test_the_cache_keeps_its_word(
     said = after_answer(provider, answer, now)
     assert said.role == min(answer, 400)
     assert said.until_ns == now + (100 if answer else 10)
+
+
+def test_another_provider_knows_nothing_of_what_the_former_one_said(sourced: tuple[ZoneWorld, Any]) -> None:
+    world, source = sourced
+    source.tell(world.node.principal("bob"), 300)
+    assert world.as_("bob").refresh_role() == 300
+    world.as_("ann").set_provider(by_canister(world.node.install(Source).id))
+    assert world.as_("bob").my_role() == 0
+    assert world.as_("bob").refresh_role() == 0
+
+
+def test_nothing_waits_for_whoever_has_gone(world: ZoneWorld) -> None:
+    world.join("bob")
+    world.post("a", "hi")
+    assert len(world.as_("ann").missing(None, 9).members) == 2
+    world.as_("bob").member_remove(world.node.principal("bob"))
+    assert [m.member for m in world.as_("ann").missing(None, 9).members] == [world.node.principal("ann")]

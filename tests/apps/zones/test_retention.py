@@ -9,6 +9,7 @@ import pytest
 from cannery import Canister, Context, LogRule, Principal, StableCell, WhenFull, limits, nat, update
 from cannery.apps.zones.diode_types import TransferCyclesError, TransferCyclesResult
 from cannery.apps.zones.retention import RetentionRules
+from cannery.replica.keys import TIMERS, owned_range
 from cannery.testing import Rejected
 from tests.apps.zones.world import ROOMY, ZoneWorld, ask_for, digest, ids_of, key_of
 
@@ -81,6 +82,24 @@ def test_a_full_zone_that_may_drop_nothing_does_not_keep_the_node_busy(world: Zo
     before = world.node.subnet.head.number
     world.node.advance(seconds=600)
     assert world.node.subnet.head.number - before < 5
+
+
+def test_there_is_one_timer_however_often_limits_change(
+    world: ZoneWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TOPIC_LOG_CLEAN_COUNT_MAX", 2)
+    world.post("a", *map(str, range(40)))
+    for count in range(20, 10, -1):
+        world.retain(messages=LogRule(count, 10**9, 2 * HOUR_NS, WhenFull.prune_oldest()))
+        world.retain(messages=LogRule(count, 10**9, 2 * HOUR_NS, WhenFull.refuse()))
+        world.node.advance(seconds=2)
+        timers = owned_range(TIMERS, world.zone.id.raw)
+        assert len(list(world.node.store.scan(*timers))) == 1
+    monkeypatch.undo()
+    before = world.node.subnet.head.number
+    world.node.advance(seconds=24 * 3_600)
+    assert world.as_("ann").usage().messages.count == 0
+    assert world.node.subnet.head.number - before < 6, "a refusing zone that is over its limit waits too"
 
 
 def test_limits_out_of_bounds_are_refused(world: ZoneWorld) -> None:

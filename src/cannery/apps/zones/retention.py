@@ -6,7 +6,7 @@ leave more to drop than one message may; a zone within its limits that has no ag
 
 from __future__ import annotations
 
-from cannery import Context, LogRule, StableCell, nat64, query, record, timer, update
+from cannery import Context, LogRule, StableCell, limits, nat64, query, record, timer, update
 from cannery.cdk.component import Component, Uses
 
 from .file_tree import FileTree
@@ -50,14 +50,21 @@ class ZoneUsage:
     acknowledged_by_all: nat64
 
 
+@record
+class Armed:
+    """The timer that is set, and when it fires."""
+
+    timer: nat64
+    due_ns: nat64
+
+
 class Retention(Component, prefix="retention"):
     """The limits, and the timer that keeps to them while nobody writes."""
 
     members = Uses(Members)
     mailbox = Uses(Mailbox)
     tree = Uses(FileTree)
-    # When the timer that is set fires; 0 without one.
-    due_ns = StableCell(nat64, 0)
+    armed = StableCell(Armed | None, None)
 
     @query
     def get_retention(self, ctx: Context) -> RetentionRules:
@@ -110,41 +117,28 @@ class Retention(Component, prefix="retention"):
     def clean(self, ctx: Context) -> None:
         """Drop what is beyond the limits, as far as one message may; see that the rest follows."""
         box = self.mailbox
-        box.messages.clean()
-        box.attachments.clean()
-        self.tree.forget_contents(box.contents.clean())
-        is_within = (
-            all(shelf.is_within_rule() for shelf in (box.messages, box.attachments, box.contents))
-            or not self._moves()
+        contents = box.contents.clean()
+        self.tree.forget_contents(contents)
+        is_cut = (
+            box.messages.clean() >= limits.TOPIC_LOG_CLEAN_COUNT_MAX
+            or len(box.attachments.clean()) >= limits.CONTENT_CLEAN_COUNT_MAX
+            or len(contents) >= limits.CONTENT_CLEAN_COUNT_MAX
         )
-        self.arm(ctx, soon=not is_within)
-
-    def _moves(self) -> bool:
-        """Say whether more may go: a rule that refuses, or waits for members, drops nothing by itself."""
-        box = self.mailbox
-        state, rule = box.messages.usage(), box.messages.rule
-        until = state.next if rule.when_full.tag == "prune_oldest" else box.messages.acknowledged_by_all()
-        return (
-            (rule.when_full.tag != "refuse" and state.first < until and not box.messages.is_within_rule())
-            or self._next_due_ns() is not None
-            or any(
-                shelf.rule.when_full.tag != "refuse" and not shelf.is_within_rule()
-                for shelf in (box.attachments, box.contents)
-            )
-        )
+        self.arm(ctx, soon=is_cut)
 
     def arm(self, ctx: Context, *, soon: bool = False) -> None:
-        """See that the timer fires when the oldest becomes too old, or `soon`."""
+        """See that the timer fires when the oldest becomes too old, or `soon`; there is one at the most."""
         due_ns = ctx.now_ns + SOON_NS if soon else self._next_due_ns()
         if due_ns is None:
             return
         if not soon:
             due_ns = max(due_ns, ctx.now_ns + SWEEP_NS_MIN)
-        armed_ns = self.due_ns.get()
-        if armed_ns and armed_ns <= due_ns:
-            return
-        self.due_ns.set(due_ns)
-        ctx.timer_set(self.sweep, at_ns=due_ns)
+        armed = self.armed.get()
+        if armed is not None:
+            if armed.due_ns <= due_ns:
+                return
+            ctx.timer_cancel(armed.timer)
+        self.armed.set(Armed(ctx.timer_set(self.sweep, at_ns=due_ns), due_ns))
 
     def _next_due_ns(self) -> int | None:
         box = self.mailbox
@@ -158,6 +152,6 @@ class Retention(Component, prefix="retention"):
 
     @timer
     def sweep(self, ctx: Context) -> None:
-        """Drop what is too old; timers that a sooner one overtook find nothing to do."""
-        self.due_ns.set(0)
+        """Drop what is too old, or the rest of what is too much."""
+        self.armed.set(None)
         self.clean(ctx)
