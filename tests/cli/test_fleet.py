@@ -29,7 +29,7 @@ def test_a_status_fits_one_screen_and_tells_what_there_is(cli: Cli, running_node
     assert len(done.out.splitlines()) < 24
     assert f"fleet        status_library  {town.id}" in done.out
     assert "shelf: 3 active; version 1 (current): 3; all on the current release" in done.out
-    assert "1,000,000,000,000 cycles, nothing burned yet" in done.out
+    assert "1,000,000,000,000 cycles, 1,000,000,000,000 to give; nothing spent yet" in done.out
     assert "not measured: [watch] canary_every_s" in done.out
     report = json_of(town, "status")
     assert report["index"] == str(town.id)

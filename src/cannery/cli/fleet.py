@@ -34,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
         fleet_census,
         fleet_children,
         fleet_config,
+        fleet_funds,
         fleet_releases,
         fleet_rollouts,
     )
@@ -42,6 +43,7 @@ def add_to(app: typer.Typer) -> None:
         fleet_children,
         fleet_releases,
         fleet_rollouts,
+        fleet_funds,
         fleet_config,
         fleet_census,
         fleet_alarms,

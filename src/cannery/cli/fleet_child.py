@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from cannery.cdk.management import CanisterReport
 from cannery.cli.fleet_index import FleetSession
 from cannery.cli.fleet_lines import format_when, plural, table
-from cannery.cli.fleet_status import burned_per_day
+from cannery.cli.fleet_money import burned_per_day, child_funding_lines
 from cannery.cli.log_lines import read_since
 from cannery.cli.output import format_size, format_time
 from cannery.cli.problem import Problem
 from cannery.cli.session import read_principal
 from cannery.fleet.directory_types import Child, ChildFilter, PoolRule
+from cannery.fleet.funding_types import ChildFunding
 
 STATES = ("active", "leaving", "in_custody", "replaced")
 WAIT_S_MAX = 20.0
@@ -68,6 +69,7 @@ class ChildReport:
 
     child: Child
     figures: CanisterReport | None
+    funding: ChildFunding | None
 
     def lines(self) -> Iterator[str]:
         """Write it."""
@@ -85,6 +87,8 @@ class ChildReport:
             yield f"{name:<13}{text}"
         if self.figures is None:
             yield "its figures are for operators of the node, and for who controls it"
+        if self.funding is not None:
+            yield from child_funding_lines(self.funding)
 
 
 def _state(child: Child) -> str:
@@ -127,7 +131,8 @@ def find_child(fleet: FleetSession, canister: str | None, kind: str | None, owne
 
 def read_child(fleet: FleetSession, child: Child) -> ChildReport:
     """Read a child's figures."""
-    return ChildReport(child, fleet.index.figures([child.canister]).get(child.canister))
+    figures = fleet.index.figures([child.canister]).get(child.canister)
+    return ChildReport(child, figures, fleet.index.child_funds(child.canister))
 
 
 def end_child(fleet: FleetSession, child: Child, *, recycle: bool, is_sure: bool) -> bool:

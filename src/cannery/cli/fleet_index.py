@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cannery import nat32, nat64
+from cannery import nat, nat32, nat64
 from cannery.cdk.management import (
     CanisterReport,
     FleetConfigureArgs,
@@ -36,9 +36,19 @@ from cannery.fleet.directory_types import (
     LeaveResult,
     PoolRule,
 )
+from cannery.fleet.funding_types import (
+    ChildFunding,
+    FundingPolicy,
+    FundingReport,
+    FundingResult,
+    QuotaScope,
+    TopUpResult,
+)
 from cannery.fleet.registry import ReleaseEntry, ReleaseResult
 from cannery.fleet.replacements import ReplaceResult
 from cannery.fleet.rollout_types import FailurePage, OrderResult, RolloutArgs, RolloutInfo, StartResult
+from cannery.fleet.top_up import TopUpRule
+from cannery.fleet.top_up_quota import Quota
 from cannery.limits import FLEET_PAGE_COUNT_MAX
 from cannery.protocol.principal import MANAGEMENT, Principal
 
@@ -139,6 +149,34 @@ class FleetIndex:
     def alarms(self, after: int | None, limit: int) -> list[Alarm]:
         """List alarms and their ends, oldest first."""
         return self._index.query("fleet_alarms", list[Alarm], (after, limit), (nat64 | None, nat32))
+
+    # --- funding ---
+
+    def funding(self) -> FundingReport:
+        """Read rules, quotas, battery, and what was given."""
+        return self._index.query("fleet_funding", FundingReport)
+
+    def child_funds(self, canister_id: Principal) -> ChildFunding | None:
+        """Read what is known of a child's cycles."""
+        return self._index.query_option("fleet_child_funds", ChildFunding, (canister_id,))
+
+    def funding_set(self, policy: FundingPolicy) -> FundingResult:
+        """Set what holds for all children."""
+        return self._index.call("fleet_funding_set", FundingResult, (policy,))
+
+    def rule_set(self, kind: str, rule: TopUpRule | None) -> FundingResult:
+        """Set when and how far children of a kind are topped up."""
+        return self._index.call("fleet_rule_set", FundingResult, (kind, rule), (str, TopUpRule | None))
+
+    def quota_set(self, scope: QuotaScope, quota: Quota | None) -> FundingResult:
+        """Set what may be given."""
+        hints = (QuotaScope, Quota | None)
+        return self._index.call("fleet_quota_set", FundingResult, (scope, quota), hints)
+
+    def top_up(self, canister_id: Principal, cycles: int | None) -> TopUpResult:
+        """Top a child up by an amount, or by its kind's rule."""
+        hints = (Principal, nat | None)
+        return self._index.call("fleet_top_up", TopUpResult, (canister_id, cycles), hints)
 
     # --- releases and rollouts ---
 

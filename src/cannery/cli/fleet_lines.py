@@ -14,11 +14,6 @@ YEARS_SHOWN_MAX = 100
 _UNITS = ((365 * DAY_NS, "years"), (DAY_NS, "days"), (3_600 * NS_PER_S, "h"), (60 * NS_PER_S, "min"))
 
 
-def format_count(count: int) -> str:
-    """Write a number that may be large."""
-    return f"{count:,}"
-
-
 def format_span(span_ns: int) -> str:
     """Write a span of time to two digits or so."""
     for unit_ns, name in _UNITS:

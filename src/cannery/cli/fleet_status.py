@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 import httpx
 
-from cannery.cdk.management import CanisterReport
-from cannery.cli.fleet_index import FleetIndex, FleetSession
-from cannery.cli.fleet_lines import DAY_NS, format_left, format_span, labelled, plural
+from cannery.cli.fleet_index import FleetSession
+from cannery.cli.fleet_lines import format_span, labelled, plural
+from cannery.cli.fleet_money import battery_text, read_burn
 from cannery.cli.fleet_rollout import progress_line, releases_of
 from cannery.cli.output import format_size, format_time
 from cannery.fleet.alarms import Alarm
 from cannery.fleet.census import CensusReport
 from cannery.fleet.directory_types import FleetStatus
+from cannery.fleet.funding_types import FundingReport
 from cannery.fleet.rollout_types import RolloutInfo
 from cannery.protocol.principal import Principal
 
@@ -25,14 +26,6 @@ VERSIONS_SHOWN = 6
 METRICS_TIMEOUT_S = 5.0
 
 _SAMPLE = re.compile(r"^cannery_canary_(availability_ratio|error_budget_left_ratio) (\S+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Battery:
-    """The index's own cycles: what it has, what it burned in a day so far in the mean."""
-
-    cycles: int
-    burned_per_day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,8 @@ class FleetReport:
     status: FleetStatus
     current: dict[str, int]
     drifted: dict[str, int]
-    battery: Battery | None
+    funding: FundingReport
+    burned_per_day: int
     rollouts: list[RolloutInfo]
     quarantined: int
     alarms: list[Alarm]
@@ -73,7 +67,8 @@ def read_report(fleet: FleetSession) -> FleetReport:
         status,
         current,
         drift(status, current),
-        read_battery(index, now_ns),
+        index.funding(),
+        read_burn(index),
         [found for found in rollouts if found.ended_ns is None],
         count_quarantined(rollouts),
         index.alarms_open(),
@@ -104,17 +99,6 @@ def count_quarantined(rollouts: list[RolloutInfo]) -> int:
     return quarantined
 
 
-def read_battery(index: FleetIndex, now_ns: int) -> Battery | None:
-    """Read what the index itself has."""
-    report = index.figures([index.id]).get(index.id)
-    return None if report is None else Battery(report.cycles, burned_per_day(report, now_ns))
-
-
-def burned_per_day(report: CanisterReport, now_ns: int) -> int:
-    """Return what a canister has burned in a day since it was made, in the mean."""
-    return report.burned * DAY_NS // max(DAY_NS // 24, now_ns - report.created_ns)
-
-
 def read_service(url: str) -> Service:
     """Read what the node's canary has measured off its page of metrics, which is unsigned."""
     try:
@@ -130,7 +114,7 @@ def report_lines(report: FleetReport) -> Iterator[str]:
     yield from labelled("fleet", [f"{report.name}  {report.index}"])
     yield from labelled("children", list(_children(report)))
     yield from labelled("pool", [_pool(report.status)])
-    yield from labelled("battery", [_battery_text(report.battery)])
+    yield from labelled("battery", [battery_text(report.funding, report.burned_per_day)])
     yield from labelled("rollouts", _rollouts(report))
     yield from labelled("alarms", _alarms(report))
     yield from labelled("service", [_service(report.service)])
@@ -171,15 +155,6 @@ def _versions(counts: dict[int, int], current: int) -> str:
 def _pool(status: FleetStatus) -> str:
     text = f"{status.pool} of {status.pool_target} ready"
     return f"{text}; {plural(status.making, 'child', 'children')} being made, {status.leaving} leaving"
-
-
-def _battery_text(battery: Battery | None) -> str:
-    if battery is None:
-        return "not shown to you"
-    if not battery.burned_per_day:
-        return f"{plural(battery.cycles, 'cycle')}, nothing burned yet"
-    left = format_left(battery.cycles, battery.burned_per_day)
-    return f"{plural(battery.cycles, 'cycle')}, {battery.burned_per_day:,} burned per day, {left}"
 
 
 def _rollouts(report: FleetReport) -> list[str]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from cannery.cli.fleet_board import HEADINGS, NUMBER_COLUMNS, Board, Order, Seen, cells, read_sort
 from cannery.cli.fleet_index import FleetSession
-from cannery.cli.fleet_lines import format_count, plural, table
-from cannery.cli.fleet_status import Battery, read_battery
+from cannery.cli.fleet_lines import plural, table
 from cannery.cli.output import emit, printable
 from cannery.fleet.directory_types import ChildFilter, FleetStatus
 from cannery.limits import FLEET_PAGE_COUNT_MAX
@@ -45,7 +44,7 @@ class Frame:
 
     name: str
     status: FleetStatus
-    battery: Battery | None
+    battery: int
     seen: int
     order: Order
     rows: list[Seen]
@@ -54,12 +53,11 @@ class Frame:
     def head(self) -> list[str]:
         """Write what stands above the table."""
         status = self.status
-        battery = "" if self.battery is None else f", battery {format_count(self.battery.cycles)}"
         turned = ", turned round" if self.order.reverse else ""
         return [
             f"{self.name}: {plural(status.children, 'child', 'children')}, {status.pool} in the pool, "
             f"{status.making} being made, {status.leaving} leaving, "
-            f"{plural(status.alarms_open, 'alarm')}{battery}",
+            f"{plural(status.alarms_open, 'alarm')}, battery {self.battery:,}",
             f"{len(self.rows)} of {self.seen} seen, by {self.order.column}{turned}",
         ]
 
@@ -111,7 +109,7 @@ class Watch:
         return Frame(
             self._fleet.name,
             index.status(),
-            read_battery(index, now_ns),
+            index.funding().battery,
             len(self._board),
             order,
             rows,
