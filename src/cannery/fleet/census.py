@@ -170,7 +170,7 @@ class Census(Component, prefix="fleet.census"):
             if child.state.tag == "active":
                 self.departures.note_custody(ctx, child, f"{ctx.id} is no controller of {child.canister}")
         elif report.kind == child.kind and report.version is not None and report.version != child.version:
-            self.directory.set_version(child, report.version)
+            self.directory.set_versions([(child, report.version)])
 
     # a sweep
 

@@ -52,11 +52,20 @@ class Directory(Component, prefix="fleet.directory"):
         self._write(None, child)
         return child
 
-    def set_version(self, child: Child, version: int) -> Child:
-        """Note the release that a child runs now."""
-        changed = replace(child, version=version)
-        self._write(child, changed)
-        return changed
+    def set_versions(self, arrived: list[tuple[Child, int]]) -> None:
+        """Note the releases that children run now."""
+        counts: dict[tuple[str, str, int], int] = {}
+        for child, version in arrived:
+            if child.version == version:
+                continue
+            for of, difference in ((child.version, -1), (version, 1)):
+                key = (child.kind, child.state.tag, of)
+                counts[key] = counts.get(key, 0) + difference
+            self.by_version.delete((child.kind, child.version, child.number))
+            self.by_version.put((child.kind, version, child.number), child.canister)
+            self.children.put(child.canister, replace(child, version=version))
+        for key, difference in counts.items():
+            self._count(key, difference)
 
     def set_state(self, child: Child, state: ChildState) -> Child:
         """Note where a child stands; its owner may have another one once it is leaving or replaced."""
@@ -173,7 +182,9 @@ class Directory(Component, prefix="fleet.directory"):
             self.actives.delete(before.canister)
 
     def _tally(self, child: Child, difference: int) -> None:
-        key = (child.kind, child.state.tag, child.version)
+        self._count((child.kind, child.state.tag, child.version), difference)
+
+    def _count(self, key: tuple[str, str, int], difference: int) -> None:
         count = self.tallies.get(key, 0) + difference
         if count:
             self.tallies.put(key, count)

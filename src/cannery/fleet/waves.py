@@ -8,8 +8,9 @@ answer. Which rollouts there are, and who may order them, is `rollouts`'.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 
 from cannery import (
@@ -238,19 +239,30 @@ class Waves(Component, prefix="fleet.waves"):
         self.waves.delete(id)
         self.put(ctx, step.rollout)
         kind = self.orders[id].targets[wave.stage].kind
+        version_of = cache(lambda module_hash: self.registry.version_of(kind, module_hash))
+        arrived: list[tuple[Child, int]] = []
         for landing in step.landings:
-            self._book_landing(ctx, id, kind, landing)
+            self._book_landing(ctx, id, landing, version_of, arrived)
+        self.directory.set_versions(arrived)
+        if self.alarms.open:
+            for child, version in arrived:
+                self.alarms.end(ctx, "quarantined", str(child.canister), f"it runs {kind} {version}")
 
-    def _book_landing(self, ctx: Context, id: int, kind: str, landing: Landing) -> None:
+    def _book_landing(
+        self,
+        ctx: Context,
+        id: int,
+        landing: Landing,
+        version_of: Callable[[bytes], int],
+        arrived: list[tuple[Child, int]],
+    ) -> None:
+        """Book what became of a child; one that is on a release now, with its version, joins `arrived`."""
         child = self.directory.get(landing.child)
         if landing.now_on is not None and child is not None:
             module_hash, version = landing.now_on
-            version = version or self.registry.version_of(kind, module_hash)
-            if child.version != version:
-                self.directory.set_version(child, version)
-            self.alarms.end(ctx, "quarantined", str(landing.child), f"it runs {kind} {version}")
+            arrived.append((child, version or version_of(module_hash)))
         if landing.moved is not None:
-            known = self.registry.version_of(kind, landing.moved.former_hash)
+            known = version_of(landing.moved.former_hash)
             self._put_moved(id, replace(landing.moved, former_version=known))
         if landing.retry is not None:
             self.put_retry(id, landing.retry)
