@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import backups, creations, fleet_of_users, messages, rollouts, zone_store
+from bench import backups, creations, drain, fleet_of_users, messages, rollouts, zone_store
 from bench.report import Line, machine, print_line, write_results
 
 BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
@@ -17,6 +17,7 @@ BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
     "backup": backups.run_backups,
     "rollouts": rollouts.run_rollouts,
     "zone_store": zone_store.run_zone_store,
+    "drain": drain.run_drain,
 }
 
 

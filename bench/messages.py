@@ -33,7 +33,7 @@ def _loaded_node() -> Iterator[tuple[RunningNode, list[Principal]]]:
         yield node, canisters
 
 
-def _updates(canisters: list[Principal], count: int, salt: int) -> list[traffic.Signed]:
+def updates(canisters: list[Principal], count: int, salt: int) -> list[traffic.Signed]:
     callers = traffic.identities(CLIENTS)
     return [
         traffic.sign(
@@ -80,7 +80,7 @@ def run_updates() -> Iterator[Line]:
         for clients, count in ((1, 1_500), (CLIENTS, REQUESTS), (512, REQUESTS)):
             results, shares = [], []
             for run in range(RUNS):
-                requests = _updates(canisters, count, clients * 10 + run)
+                requests = updates(canisters, count, clients * 10 + run)
                 cpu = node.cpu_s()
                 result = traffic.send(node.port, requests, clients)
                 shares.append((node.cpu_s() - cpu) / count * 1e6)
@@ -88,7 +88,7 @@ def run_updates() -> Iterator[Line]:
                 traffic.verify_updates(requests, result, root_key)
                 results.append(result)
             middle = _median(results)
-            bare = _limit("updates", _updates(canisters, count, clients * 10 + 9), clients)
+            bare = _limit("updates", updates(canisters, count, clients * 10 + 9), clients)
             yield Line(
                 "updates",
                 f"signed durable updates, {clients} clients",
@@ -104,7 +104,7 @@ def run_updates() -> Iterator[Line]:
                     "generator cores": middle.generator_cpu_share,
                 },
             )
-        requests = _updates(canisters, OPEN_LOOP_PER_S * 10, 77)
+        requests = updates(canisters, OPEN_LOOP_PER_S * 10, 77)
         result = traffic.send(node.port, requests, 256, OPEN_LOOP_PER_S)
         assert result.statuses == {"200": len(requests)}, result.statuses
         yield Line("updates", "open loop at 1,000/s: p50", result.p50_ms, "ms")

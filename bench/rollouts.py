@@ -33,7 +33,7 @@ from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
 
 SMALL, LARGE = 10_000, 100_000
-WAVE = 500
+WAVE = 200
 RATE_PER_S = 100
 LOAD_S = 10
 PEER_COUNT = 100

@@ -87,10 +87,10 @@ class RunningNode:
 
 
 @contextlib.contextmanager
-def running_node(data: Path) -> Iterator[RunningNode]:
+def running_node(data: Path, settings: str = CONFIG) -> Iterator[RunningNode]:
     """Start a node on `data`, wait until it is ready, stop it at the end."""
     data.mkdir(parents=True, exist_ok=True)
-    (data / "cannery.toml").write_text(CONFIG)
+    (data / "cannery.toml").write_text(settings)
     port = free_port()
     started = time.perf_counter()
     process = subprocess.Popen(
