@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from cannery.cli.fleet_alarms import follow_log
+from cannery.cli.fleet_index import open_fleet
 from tests.cli.library_town import Town
 from tests.conftest import Cli
 from tests.node_under_test import NodeUnderTest
+
+TRIES_MAX = 50
 
 
 def made(cli: Cli, node: NodeUnderTest, name: str, shelves: int = 0) -> Town:
@@ -193,3 +198,30 @@ def test_what_is_no_index_is_told_apart(cli: Cli, running_node: NodeUnderTest) -
         done = cli("fleet", "status", "--index", index, node=running_node)
         assert (done.code, complaint in done.error) == (code, True), done.err
     assert cli("fleet", "status", node=running_node).out.startswith("fleet        user_index")
+
+
+def test_alarms_are_followed_as_they_come(cli: Cli, running_node: NodeUnderTest) -> None:
+    town = made(cli, running_node, "following_library")
+
+    def wait() -> None:
+        town.fleet("funding", "--alarm", str(2 * 10**12))
+
+    with open_fleet(running_node.url, None, "following_library", "following") as opened:
+        followed = follow_log(opened.index, [], None, wait)
+        alarm = next(followed)
+        assert (alarm.kind, alarm.subject, alarm.is_over) == ("battery_low", str(town.id), False)
+        town.fleet("funding", "--alarm", "0")
+        over = next(followed)
+        assert (over.kind, over.is_over, over.index) == ("battery_low", True, alarm.index + 1)
+
+
+def test_a_status_tells_what_the_canary_of_the_node_has_measured(
+    cli: Cli, start_node: Callable[..., NodeUnderTest]
+) -> None:
+    node = start_node(settings="[watch]\ncanary_every_s = 1\n")
+    shown = ""
+    for _ in range(TRIES_MAX):
+        shown = cli("fleet", "status", node=node).out
+        if "available in 30 days" in shown:
+            break
+    assert "100.000 % available in 30 days, 100 % of the error budget left" in shown

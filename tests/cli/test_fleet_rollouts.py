@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,11 @@ import pytest
 
 from tests.cli.library_town import SHELF, SHELF_2, Town
 from tests.conftest import Cli
-from tests.node_under_test import NodeUnderTest
+from tests.node_under_test import PROGRAM, NodeUnderTest
 
 COUNT = 50
 BAD = 7
+ANSWER_S_MAX = 30.0
 
 OTHER_TYPE = "    books = StableMap(nat64, nat64, counted=True)"
 
@@ -180,3 +185,27 @@ def test_orders_that_do_not_fit_are_refused(
         town.release()
     done = town.fleet(*arguments)
     assert (done.code, complaint in done.error) == (code, True), done.err
+
+
+def test_a_terminal_gets_a_bar(town: Town) -> None:
+    town.open_shelves(2)
+    town.release(SHELF_2, "Finds books")
+    json_of(town, "rollout", "start", "shelf:2", "--follow")
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "fleet", "rollout", "show", "--follow", "--index", town.name],
+        env={**town.node.environment(), "TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    try:
+        os.close(terminal)
+        assert process.wait(ANSWER_S_MAX) == 0
+        shown = os.read(screen, 65_536).decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(screen)
+    for text in ("shelf:2 done", "2/2", "2 forward"):
+        assert text in shown
