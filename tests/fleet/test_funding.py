@@ -81,6 +81,42 @@ def test_the_census_finds_whoever_no_notice_told_of() -> None:
         assert balance_of(node, well) == 170
 
 
+def test_a_child_without_a_rule_that_will_freeze_is_an_alarm_at_once_until_it_has_cycles() -> None:
+    prices = PriceSchedule(storage_per_gib_second=2**30)
+    with Node(config=ReplicaConfig(prices=prices)) as node:
+        springs = build_springs(node, 10**12)
+        well = dig(node, springs, "ann", 10**9)
+        well.draw(0, well.id)
+        springs.fleet_census_take()
+        node.run()
+        assert springs.fleet_alarms_open() == []
+        now = node.now_ns
+        frozen = 30 * DAY_S * 17  # the bytes of its one key and value
+        spend(node, well, balance_of(node, well) - frozen - 1_000)
+        assert node.now_ns - now < 10**9, "the node tells of it, no census"
+        (alarm,) = springs.fleet_alarms_open()
+        assert (alarm.kind, alarm.subject) == ("low_balance", str(well.id))
+        assert "no rule" in alarm.text
+        node.top_up(well, T)
+        springs.fleet_census_take()
+        node.run()
+        assert springs.fleet_alarms_open() == []
+
+
+def test_an_alarm_goes_with_its_child() -> None:
+    with Node() as node:
+        springs = build_springs(node, 10**6)
+        set_rule(node, springs)
+        well = dig(node, springs, "ann", 2_000)
+        assert springs.fleet_quota_set(QuotaScope.child(well.id), Quota.max(0)).tag == "ok"
+        spend(node, well, 1_900)
+        (alarm,) = springs.fleet_alarms_open()
+        assert (alarm.kind, alarm.subject) == ("low_balance", str(well.id))
+        springs.fleet_delete(well.id)
+        node.run()
+        assert springs.fleet_alarms_open() == []
+
+
 def test_an_idle_child_is_kept_alive_by_what_its_storage_burns() -> None:
     prices = PriceSchedule(storage_per_gib_second=2**30)
     with Node(config=ReplicaConfig(prices=prices)) as node:

@@ -6,22 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cannery import encode_args
 from cannery.cdk.management import FleetConfigureArgs, FleetRole, FleetValue
 from cannery.client.errors import Rejected
 from cannery.fleet.directory_types import Child, ChildFilter, PoolRule, Release
 from cannery.protocol.principal import Principal
 from cannery.replica.block import ReplicaConfig
+from cannery.replica.management.snapshot_types import LoadSnapshotArgs, TakeSnapshotArgs
 from cannery.replica.management.types import (
     CanisterIdRecord,
     CanisterListArgs,
     CanisterSettings,
+    InstallCodeArgs,
+    InstallMode,
     StopArgs,
     UpdateSettingsArgs,
 )
 from cannery.testing import Node
 from cannery.testing.actor import Actor, Sent
 from cannery.testing.store import FaultyStore
-from tests.fleet.village import Cottage, Village
+from tests.fleet.village import Cottage, Deed, Village
 
 OWNERS = ("ann", "bob", "cid", "dot")
 
@@ -345,3 +349,72 @@ def test_the_numbers_for_metrics_have_few_labels_however_many_children_there_are
         assert values["alarms_open", None] == 0
         with pytest.raises(Rejected, match="for operators"):
             village.as_("mallory").fleet_metrics()
+
+
+def test_an_index_that_goes_back_empties_no_child_that_has_served_since() -> None:
+    with Node() as node:
+        village = build_village(node)
+        saved = node.manage("take_canister_snapshot", TakeSnapshotArgs(village.id, None, None))
+        used, unused = (village.as_(who).settle(False).canister for who in ("ann", "bob"))
+        cottage = node.actor(used, Cottage).as_("ann")
+        node.advance(seconds=1)
+        assert cottage.knock() == 1
+        back = LoadSnapshotArgs(village.id, saved.id, None)  # type: ignore[attr-defined]
+        node.manage("load_canister_snapshot", back)
+        for _ in range(3):
+            village.fleet_orphans_find()
+            node.run()
+            node.advance(seconds=601)
+        assert cottage.knock() == 2, "what was acknowledged stays"
+        assert village.fleet_status().pool == 1, "what nobody used is there for the next one"
+        (alarm,) = village.fleet_alarms_open()
+        assert (alarm.kind, alarm.subject) == ("unlisted", str(used))
+
+        with pytest.raises(Rejected, match="for operators"):
+            village.as_("ann").fleet_adopt(used, node.principal("ann"))
+        assert village.fleet_adopt(unused, node.principal("bob")).tag == "err", "it is in the pool"
+        assert village.fleet_adopt(village.id, node.principal("bob")).tag == "err", "it is no member"
+        adopted = village.fleet_adopt(used, node.principal("ann")).ok
+        assert village.as_("ann").settle(False) == adopted
+        assert village.fleet_alarms_open() == []
+        assert village.fleet_adopt(used, node.principal("cid")).tag == "err"
+
+
+def test_a_pool_with_a_canister_that_is_unfit_gives_the_next_one() -> None:
+    with Node() as node:
+        village = build_village(node)
+        village.fleet_pool_set(PoolRule(3, 0))
+        node.run()
+        village.fleet_pool_set(PoolRule(0, 0))
+        gone, furnished, _ = sorted(canisters(node) - {village.id}, key=lambda canister: canister.raw)
+        node.manage("stop_canister", CanisterIdRecord(gone), sender=village)
+        node.manage("delete_canister", CanisterIdRecord(gone), sender=village)
+        install = InstallCodeArgs(
+            InstallMode.install(),
+            furnished,
+            node.build(Cottage),
+            encode_args(Deed(node.principal("ann"), False)),
+        )
+        node.manage("install_code", install, sender=village)
+        for why in ("not found", "not empty"):
+            with pytest.raises(Rejected, match=why):
+                village.as_("ann").settle(False)
+        assert village.as_("ann").settle(False).canister not in (gone, furnished)
+        assert village.fleet_status().pool == 0
+
+
+def test_an_answer_that_comes_after_its_place_was_given_up_makes_no_second_child() -> None:
+    with Node(config=ReplicaConfig(activation_count_max=1)) as node:
+        village = build_village(node)
+        first = village.as_("ann").settle.submit(False)
+        node.step()
+        node.clock.set_ns(node.now_ns + 601 * 10**9)
+        second = village.as_("ann").settle.submit(False)
+        node.run()
+        assert first.result() == second.result() == village.as_("ann").settle(False)
+        assert len(children(village)) == 1
+        for _ in range(3):
+            village.fleet_orphans_find()
+            node.run()
+            node.advance(seconds=601)
+        assert village.fleet_status().pool == len(canisters(node)) - 2 == 1

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cannery.errors import StoreError
+from cannery.fleet.alarms import AlarmKind
 from cannery.limits import ALARM_BATCH_COUNT_MAX, ALARM_QUIET_NS_MAX, WEBHOOK_PAUSE_NS_MAX
 from cannery.node.gateway.app import Clocks
 from cannery.node.gateway.asking import Questions
@@ -351,6 +353,7 @@ def test_each_kind_has_its_runbook() -> None:
     text = (DOCS / "runbooks.md").read_text()
     for kind in KINDS:
         assert f"\n## {kind}\n" in text, f"docs/runbooks.md has no section for {kind}"
+    assert set(get_args(AlarmKind)) <= set(KINDS), "an alarm of an index has no runbook"
 
 
 def test_each_kind_that_an_index_raises_is_known() -> None:

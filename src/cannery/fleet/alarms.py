@@ -6,10 +6,24 @@ about each kind stands in docs/runbooks.md.
 
 from __future__ import annotations
 
-from cannery import Context, StableLog, StableMap, nat32, nat64, query, record
+from typing import Final, Literal
+
+from cannery import Context, Principal, StableLog, StableMap, nat32, nat64, query, record
 from cannery.cdk.component import Component
 from cannery.fleet.rights import require_operator
 from cannery.limits import ALARM_LOG_COUNT_MAX, ALARM_PAGE_COUNT_MAX, ALARM_TEXT_SIZE_CHARS_MAX
+
+AlarmKind = Literal[
+    "low_balance",
+    "battery_low",
+    "fleet_quota_reached",
+    "quarantined",
+    "rollout_stalled",
+    "rollout_stopped",
+    "custody_taken",
+    "unlisted",
+]
+_OF_CHILDREN: Final[tuple[AlarmKind, ...]] = ("low_balance", "quarantined", "unlisted")
 
 
 @record
@@ -41,17 +55,22 @@ class Alarms(Component, prefix="fleet.alarms"):
     entries = StableLog(AlarmEntry)
     open = StableMap(tuple[str, str], nat64, counted=True)
 
-    def begin(self, ctx: Context, kind: str, subject: str, text: str) -> None:
+    def begin(self, ctx: Context, kind: AlarmKind, subject: str, text: str) -> None:
         """Raise an alarm, unless it is open for this subject already."""
         if self.open.get((kind, subject)) is None:
             index = self._append(ctx, kind, subject, text, is_over=False)
             self.open.put((kind, subject), index)
 
-    def end(self, ctx: Context, kind: str, subject: str, text: str) -> None:
+    def end(self, ctx: Context, kind: AlarmKind, subject: str, text: str) -> None:
         """End an alarm, if it is open."""
         if self.open.get((kind, subject)) is not None:
             self.open.delete((kind, subject))
             self._append(ctx, kind, subject, text, is_over=True)
+
+    def end_of(self, ctx: Context, child: Principal) -> None:
+        """End the alarms about a child that is gone."""
+        for kind in _OF_CHILDREN:
+            self.end(ctx, kind, str(child), "it has left the fleet")
 
     def _append(self, ctx: Context, kind: str, subject: str, text: str, *, is_over: bool) -> int:
         text = text[:ALARM_TEXT_SIZE_CHARS_MAX]

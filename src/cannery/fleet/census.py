@@ -35,6 +35,7 @@ from cannery.cdk.management import (
     StatusManyResult,
 )
 from cannery.errors import RejectCode
+from cannery.fleet.alarms import Alarms
 from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child
@@ -99,6 +100,7 @@ NO_SWEEP = Sweep(False, None, 0, 0)
 class Census(Component, prefix="fleet.census"):
     """Look at every child, and add up what the fleet has."""
 
+    alarms = Uses(Alarms)
     directory = Uses(Directory)
     departures = Uses(Departures)
     orphans = Uses(Orphans)
@@ -255,6 +257,7 @@ class Census(Component, prefix="fleet.census"):
             ctx.log(f"{saved}, the {child.kind} of {child.owner}, was deleted by somebody else")
             self.directory.forget(child)
             self.treasury.forget(child.canister)
+            self.alarms.end_of(ctx, child.canister)
 
 
 def _add_up(sums: dict[str, Totals], child: Child, report: CanisterReport, now_ns: int) -> None:

@@ -151,7 +151,7 @@ class Departures(Component, prefix="fleet.departures"):
                 following = Leaving(leaving.recycle, saved.step + 1, 0, leaving.since_ns, 0)
                 self._send(ctx, canister, following)
             else:
-                self.alarms.end(ctx, "quarantined", str(canister), "it has left the fleet")
+                self.alarms.end_of(ctx, canister)
                 self._end(canister, leaving, child, is_gone=not outcome.ok)
         elif outcome.error_code == NO_CONTROLLER:
             self.leaving.delete(canister)

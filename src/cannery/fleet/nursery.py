@@ -2,7 +2,8 @@
 
 A place is taken before a canister is made, and given back with the outcome: `create` is refused while an
 owner's child is being made, and a creation that a forced stop cut off gives its place back after
-`MAKING_NS_MAX`. A prepared canister whose installation fails goes back to the pool; without a pool, creation
+`MAKING_NS_MAX`; a late answer makes no second child. A prepared canister whose installation fails goes back
+to the pool, unless the canister itself is at fault: then nobody is given it again. Without a pool, creation
 and installation are one step of the management canister that leaves nothing where it fails.
 """
 
@@ -55,6 +56,8 @@ from cannery.limits import (
 MINUTE_NS = 60_000_000_000
 MAKING_NS_MAX = 10 * MINUTE_NS
 POOL_RETRY_S = 30
+UNFIT_CODES = frozenset({"IC0207", "IC0301", "IC0512", "IC0514"})
+"""Too few cycles, no such canister, not its controller, not empty."""
 
 
 @record
@@ -132,9 +135,9 @@ class Nursery(Component, prefix="fleet.nursery"):
 
     @continuation
     def fitted(self, ctx: Context, outcome: Outcome[None], saved: Making) -> Continued:
-        """Note the new child, or put its canister back."""
+        """Note the new child, or put its canister back; one that is unfit is left to the orphans."""
         assert saved.pooled is not None, "only prepared canisters are fitted"
-        if not outcome.ok:
+        if not outcome.ok and outcome.error_code not in UNFIT_CODES:
             self.pool.add(saved.pooled)
         self._refill(ctx)
         return self._settle(ctx, saved, saved.pooled if outcome.ok else None, outcome)
@@ -149,6 +152,10 @@ class Nursery(Component, prefix="fleet.nursery"):
                 None, outcome.reject_code, outcome.reject_message, outcome.refunded, outcome.error_code
             )
             return ctx.resume(saved.waiter, failed)
+        known = self.directory.find(saved.kind, saved.owner)
+        if known is not None:
+            ctx.log(f"{saved.owner} has a {saved.kind} since: {canister} came too late and serves nobody")
+            return ctx.resume(saved.waiter, Outcome(known))
         child = self.directory.add(ctx, canister, saved.kind, saved.owner, saved.version)
         self.treasury.welcome(ctx, child)
         self.waves.note_born(ctx, child)

@@ -110,21 +110,27 @@ class Need:
     freezing_limit: int = 0
 
 
-def line_of(rule: TopUpRule, need: Need) -> int:
-    """Return the balance under which a child is due.
+def lowest_line(need: Need) -> int:
+    """Return the balance under which a child is low whatever rule it has: a day's burn before it freezes."""
+    return min(need.freezing_limit + need.burned_per_day if need.freezing_limit else 0, CYCLES_MINTED_MAX)
+
+
+def line_of(rule: TopUpRule | None, need: Need) -> int:
+    """Return the balance under which a child is due; without a rule, that under which somebody should know.
 
     Days count from the freezing limit, since a frozen child is of no use; a threshold in cycles is raised to
     a day's burn above it.
     """
+    if rule is None:
+        return lowest_line(need)
     if rule.threshold.tag == "cycles":
-        lowest = need.freezing_limit + need.burned_per_day if need.freezing_limit else 0
-        line = max(rule.threshold.cycles, lowest)
+        line = max(rule.threshold.cycles, lowest_line(need))
     else:
         line = need.freezing_limit + rule.threshold.days * need.burned_per_day
     return min(line, CYCLES_MINTED_MAX)
 
 
-def alarm_of(rule: TopUpRule, need: Need, before: int = 0) -> int:
+def alarm_of(rule: TopUpRule | None, need: Need, before: int = 0) -> int:
     """Return the balance under which the node is to tell of a child: the line, or little less.
 
     Lines that hang on the burn differ from child to child, and from look to look. They are rounded down to
@@ -132,7 +138,7 @@ def alarm_of(rule: TopUpRule, need: Need, before: int = 0) -> int:
     Whoever is told of is due.
     """
     line = line_of(rule, need)
-    if rule.threshold.tag == "cycles" and line == rule.threshold.cycles:
+    if rule is not None and rule.threshold.tag == "cycles" and line == rule.threshold.cycles:
         return line
     if max(line * 7 // 8, need.freezing_limit) <= before <= line:
         return before

@@ -10,6 +10,7 @@ is, and a quota, is `top_up`'s and `top_up_quota`'s; who may ask is `funding`'s.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from cannery import (
     Context,
@@ -62,9 +63,9 @@ from cannery.limits import (
     TOP_UP_WAITING_COUNT_MAX,
 )
 
-LOW_BALANCE = "low_balance"
-BATTERY_LOW = "battery_low"
-QUOTA_REACHED = "fleet_quota_reached"
+LOW_BALANCE: Final = "low_balance"
+BATTERY_LOW: Final = "battery_low"
+QUOTA_REACHED: Final = "fleet_quota_reached"
 
 
 class Treasury(Component, prefix="fleet.treasury"):
@@ -96,18 +97,22 @@ class Treasury(Component, prefix="fleet.treasury"):
             self._set_alarms(ctx)
 
     def look(self, ctx: Context, child: Child, report: CanisterReport, cause: Cause) -> None:
-        """Note what a child has and burns, and top it up where it is due; `looked` follows at the end."""
+        """Note what a child has and burns, and top it up where it is due; `looked` follows at the end.
+
+        Of a child without a rule somebody is told who can top it up.
+        """
         rule, before = self.rules.get(child.kind), self.funds.get(child.canister)
-        if child.state.tag != "active" or (rule is None and before is None):
+        is_of_interest = rule is not None or before is not None or report.freezing_limit > 0
+        if child.state.tag != "active" or not is_of_interest:
             return
         funds = NO_FUNDS if before is None else before
         seen = Reading(ctx.now_ns, report.burned)
         readings = add_reading(funds.readings, seen)
         need = need_of(readings, seen, report)
-        alarm = 0 if rule is None else alarm_of(rule, need, funds.alarm_cycles)
+        alarm = alarm_of(rule, need, funds.alarm_cycles)
         if alarm != funds.alarm_cycles:
             self.alarms_due.add((alarm, child.canister))
-        is_low = rule is not None and report.cycles < line_of(rule, need)
+        is_low = report.cycles < line_of(rule, need)
         noted = replace(
             funds,
             balance=report.cycles,
@@ -120,7 +125,9 @@ class Treasury(Component, prefix="fleet.treasury"):
             self.funds.put(child.canister, noted)
         if funds.is_low and not is_low:
             self.alarms.end(ctx, LOW_BALANCE, str(child.canister), f"it has {report.cycles} cycles")
-        if rule is not None and is_low:
+        if is_low and rule is None:
+            self.note_low(ctx, child.canister, report.cycles)
+        elif rule is not None and is_low:
             self._push(ctx, child, Waiting(due_cycles(rule, report.cycles, need), cause, report.cycles))
 
     def looked(self, ctx: Context) -> None:

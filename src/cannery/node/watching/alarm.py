@@ -19,6 +19,7 @@ QUARANTINED: Final = "quarantined"
 ROLLOUT_STALLED: Final = "rollout_stalled"
 ROLLOUT_STOPPED: Final = "rollout_stopped"
 CUSTODY_TAKEN: Final = "custody_taken"
+UNLISTED: Final = "unlisted"
 CANARY_FAILING: Final = "canary_failing"
 DISK_LOW: Final = "disk_low"
 STORE_FAILING: Final = "store_failing"
@@ -30,6 +31,7 @@ KINDS: Final = (
     ROLLOUT_STALLED,
     ROLLOUT_STOPPED,
     CUSTODY_TAKEN,
+    UNLISTED,
     CANARY_FAILING,
     DISK_LOW,
     STORE_FAILING,
