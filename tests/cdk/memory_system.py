@@ -42,6 +42,7 @@ class MemoryCanister:
     timers: dict[int, Timer] = field(default_factory=dict)
     calls: dict[int, CallRequest] = field(default_factory=dict)
     log_lines: list[str] = field(default_factory=list)
+    events: list[tuple[str, bytes]] = field(default_factory=list)
     certified_data: bytes = b""
     cycles: int = 10**15
     now_ns: int = 1_700_000_000_000_000_000
@@ -88,6 +89,7 @@ class MemorySystem:
     calls: dict[int, CallRequest] = field(default_factory=dict)
     timers: dict[int, Timer | None] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    emitted: list[tuple[str, bytes]] = field(default_factory=list)
     certified: bytes | None = None
     replied: bytes | None = None
     rejected: tuple[int, str] | None = None
@@ -203,6 +205,11 @@ class MemorySystem:
     def log(self, text: str) -> None:
         self.lines.append(text)
 
+    def emit(self, topic: str, payload: bytes) -> int:
+        self._refuse_in_query("emit")
+        self.emitted.append((topic, payload))
+        return len(self.canister.events) + len(self.emitted) - 1
+
     def timer_set(self, method: str, due_ns: int, every_ns: int, saved: bytes) -> int:
         self._refuse_in_query("timer_set")
         number = self._number()
@@ -260,6 +267,7 @@ class MemorySystem:
                 self.canister.timers[number] = timer
         self.canister.calls.update(self.calls)
         self.canister.log_lines.extend(self.lines)
+        self.canister.events.extend(self.emitted)
         self.canister.next_number += self.numbers
         self.canister.cycles += self.accepted_cycles
         if self.certified is not None:

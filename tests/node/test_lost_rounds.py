@@ -9,8 +9,9 @@ import pytest
 
 from cannery import Canister, Context, StableLog, nat64, update
 from cannery.errors import StoreError
-from cannery.node.service import Doors, Subnet
+from cannery.node.service import Subnet
 from cannery.node.store_rocksdb import RocksStore
+from cannery.node.subnet_doors import Doors
 from cannery.node.watch import RunningFile
 from cannery.testing import Node
 

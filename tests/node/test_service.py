@@ -8,7 +8,8 @@ from cannery import Canister, Context, StableLog, nat64, query, update
 from cannery.client.errors import Rejected
 from cannery.limits import POOL_COUNT_MAX
 from cannery.node.pool import IngressPool
-from cannery.node.service import Durable, Known, Refusing, Subnet, SubnetLimits, Waiting
+from cannery.node.service import Durable, Known, Refusing, Subnet, Waiting
+from cannery.node.subnet_doors import SubnetLimits
 from cannery.replica.block import Ingress
 from cannery.testing import Actor, FaultyStore, Node
 

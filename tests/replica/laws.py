@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cannery.limits import SNAPSHOT_PAGE_SIZE_BYTES
+from cannery.limits import EVENT_LOG_COUNT_MAX, EVENT_LOG_SIZE_BYTES_MAX, SNAPSHOT_PAGE_SIZE_BYTES
 from cannery.ports import StoreReader
 from cannery.replica import keys, records
 from cannery.replica.fleet_records import FLEET
@@ -46,8 +46,9 @@ def _cycles_of(message: records.Message) -> int:
 def check_memory(reader: StoreReader) -> None:
     """An account's memory equals the bytes of live keys and values, waiting messages and saved values.
 
-    Its key count equals the number of live keys.
+    Its key count equals the number of live keys. Its events are dense, within their bounds, and counted.
     """
+    events = _count_events(reader)
     stable: dict[bytes, int] = {}
     counts = _count(reader, keys.STABLE)
     queued: dict[bytes, int] = {}
@@ -71,8 +72,22 @@ def check_memory(reader: StoreReader) -> None:
         assert account.key_count == counts.pop(owner, 0)
         assert account.messages >= account.rejects + account.traps
         assert account.queued_bytes == queued.pop(owner, 0)
-    assert stable == counts == {}
+        numbers, event_bytes = events.pop(owner, ([], 0))
+        assert numbers == list(range(account.event_first, account.event_next))
+        assert account.event_bytes == event_bytes <= EVENT_LOG_SIZE_BYTES_MAX
+        assert len(numbers) <= EVENT_LOG_COUNT_MAX
+    assert stable == counts == events == {}
     assert queued == {}
+
+
+def _count_events(reader: StoreReader) -> dict[bytes, tuple[list[int], int]]:
+    found: dict[bytes, tuple[list[int], int]] = {}
+    for key, data in reader.scan(*keys.space_range(keys.EVENTS)):
+        numbers, size_bytes = found.get(keys.owner_of(key), ([], 0))
+        event = records.EVENT.decode(data)
+        size_bytes += len(event.topic.encode()) + len(event.payload)
+        found[keys.owner_of(key)] = [*numbers, keys.number_of(key)], size_bytes
+    return found
 
 
 def check_snapshots(reader: StoreReader) -> None:

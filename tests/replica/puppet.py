@@ -70,6 +70,8 @@ def _do(system: System, act: Act, calls: list[int]) -> None:
         case ["count", key]:
             before = system.get(key)
             system.put(key, b"%d" % (len(before or b"") + 1))
+        case ["emit", topic, payload]:
+            system.emit(topic, payload)
         case ["log", text]:
             system.log(text)
         case ["random", key]:

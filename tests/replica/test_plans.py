@@ -58,6 +58,7 @@ class Planner:
             ["random", one],
             ["accept", draw.randint(0, 200)],
             ["log", "line"],
+            ["emit", "topic", b"payload"],
             ["cancel", draw.randint(1, 12)],
             ["later", draw.randint(0, 1)],
         ]

@@ -34,7 +34,7 @@ from cannery.replica.records import (
 )
 from cannery.replica.rounds import RoundOutcome, run_round, write_accounts
 from cannery.replica.scheduler import Scheduler
-from cannery.replica.state import Answer, MessageOverlay, RoundState
+from cannery.replica.state import Answer, Emitted, MessageOverlay, RoundState
 from tests.replica.laws import check_laws
 from tests.replica.memory import MemoryReader
 
@@ -99,6 +99,7 @@ class World:
         self.answers: dict[bytes, Answer] = {}
         self.blocks: list[Block] = []
         self.roots: list[bytes] = []
+        self.emitted: list[Emitted] = []
         self._requests = 0
         self._counter = 0x100000
         self.watch: Watch | None = None
@@ -209,6 +210,8 @@ class World:
         assert replay.root == outcome.root
         assert replay.batch == outcome.batch
         assert replay.answers == outcome.answers
+        assert replay.emitted == outcome.emitted
+        self.emitted += outcome.emitted
         self.store.write(outcome.batch)
         self.previous_hash = outcome.head.block_hash
         self.blocks.append(outcome.block)

@@ -19,7 +19,8 @@ from cannery.cdk.declare import Canister
 from cannery.client.actor import MethodShape, shape_of
 from cannery.errors import StoreError
 from cannery.limits import CONDEMNED_NS_MAX
-from cannery.node.service import Doors, Known, Refusing, Subnet, SubnetLimits, Sync
+from cannery.node.service import Known, Refusing, Subnet, Sync
+from cannery.node.subnet_doors import Doors, SubnetLimits
 from cannery.ports import Stopped, WriteBatch
 from cannery.protocol.principal import MANAGEMENT, Principal
 from cannery.replica import activation, keys, records, scheduler

@@ -334,3 +334,36 @@ def test_a_round_holds_nothing_when_it_is_over() -> None:
             gc.garbage.clear()
             gc.enable()
     assert not left, "what a round read and was given stays until a collection of garbage, however large"
+
+
+class Bell(Canister):
+    @update
+    def ring(self, ctx: Context, text: str) -> nat64:
+        return ctx.emit("rings", text.encode())
+
+    @update
+    def ring_and_break(self, ctx: Context) -> None:
+        ctx.emit("rings", b"lost")
+        ctx.trap("broken")
+
+    @query
+    def ring_in_a_query(self, ctx: Context) -> None:
+        ctx.emit("rings", b"lost")
+
+
+def test_a_test_sees_the_events_of_a_canister_also_after_a_crash_and_a_reinstallation() -> None:
+    with Node(FaultyStore()) as node:
+        bell = node.install(Bell)
+        assert [bell.ring("one"), bell.ring("two")] == [0, 1]
+        for refused in (bell.ring_and_break, bell.ring_in_a_query):
+            with pytest.raises(Rejected):
+                refused()
+        node.restart()
+        assert [(each.number, each.topic, each.payload) for each in node.events(bell)] == [
+            (0, "rings", b"one"),
+            (1, "rings", b"two"),
+        ]
+        assert [each.number for each in node.events(bell, since=1)] == [1]
+        bell = node.reinstall(bell, Bell)
+        assert node.events(bell) == []
+        assert bell.ring("three") == 2

@@ -269,6 +269,14 @@ class Context:
             text = text[: limits.LOG_TEXT_SIZE_CHARS_MAX - 1] + "…"
         self._system.log(text)
 
+    def emit(self, topic: str, payload: bytes) -> int:
+        """Emit an event for whoever watches this topic; return its number among the canister's events.
+
+        It leaves once the round is durable, and not at all where the message traps. The last events are kept
+        for those who come back: within 10,000 events and 4 MiB, the oldest go first.
+        """
+        return self._system.emit(topic, payload)
+
     # timers
 
     def timer_set(

@@ -14,24 +14,19 @@ It opens no socket, starts no thread and rules over no canister: that is `replic
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from cannery.errors import Reject, RejectCode, StoreError
-from cannery.limits import (
-    BLOCK_INPUT_COUNT_MAX,
-    BLOCK_INPUT_SIZE_BYTES_MAX,
-    DISK_RESERVE_BYTES,
-    UNSYNCED_ROUND_COUNT_MAX,
-)
 from cannery.node.canister_metrics import fill_latency
 from cannery.node.latency import Latencies
 from cannery.node.metrics import SubnetMetrics, render_metrics
 from cannery.node.pool import IngressPool, Refusals
-from cannery.node.vitals import Machine, Vitals
-from cannery.ports import Clock, Entropy, Programs, Store, StoreSnapshot, Watch
+from cannery.node.subnet_doors import Doors, SubnetLimits
+from cannery.node.vitals import Vitals
+from cannery.ports import Store, StoreSnapshot
 from cannery.replica import view
 from cannery.replica.block import (
     GENESIS_HASH,
@@ -42,6 +37,7 @@ from cannery.replica.block import (
     ReplicaConfig,
     decode_config,
 )
+from cannery.replica.events import EventPage, read_events
 from cannery.replica.ingress import Admitted, Duplicate, admit
 from cannery.replica.keys import CONFIG_KEY, HEAD_KEY
 from cannery.replica.queries import Query, QueryResult, run_query
@@ -53,39 +49,6 @@ from cannery.replica.state import Answer
 
 _SEED_BYTES: Final = 32
 _FORGET_EVERY_ROUNDS: Final = 1024
-
-
-class DurableMark(Protocol):
-    """Remembers, outside of the store, the last block that was durable; it may lag, and never runs ahead."""
-
-    def note_durable(self, number: int) -> None: ...
-
-    def durable_number(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Doors:
-    """A subnet's doors to the world. `open_store` is called again after a failure of the store."""
-
-    open_store: Callable[[], Store]
-    programs: Programs
-    clock: Clock
-    entropy: Entropy
-    watch: Watch | None = None
-    certify: Callable[[bytes, bytes], bytes] | None = None
-    free_bytes: Callable[[], int] | None = None
-    durable_mark: DurableMark | None = None
-    machine: Callable[[], Machine] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SubnetLimits:
-    """Bounds of a subnet that its shell may choose."""
-
-    block_input_count_max: int = BLOCK_INPUT_COUNT_MAX
-    block_input_size_bytes_max: int = BLOCK_INPUT_SIZE_BYTES_MAX
-    unsynced_round_count_max: int = UNSYNCED_ROUND_COUNT_MAX
-    disk_reserve_bytes: int = DISK_RESERVE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,6 +411,10 @@ class Subnet:
                 value = self._refused_value(path, sender)
             values.append(value)
         return tuple(values)
+
+    def events(self, canister_id: bytes, since: int, count_max: int, size_bytes_max: int) -> EventPage | None:
+        """Read a canister's events of the last durable round; None where there is no such canister."""
+        return read_events(self._durable, canister_id, since, count_max, size_bytes_max)
 
     def _refused_value(self, path: tuple[bytes, ...], sender: bytes) -> bytes | None:
         """Answer for a request that is in no block because it was refused: some clients poll for those

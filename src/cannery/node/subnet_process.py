@@ -23,8 +23,9 @@ from cannery.node.config import NodeConfig, load_config
 from cannery.node.data_dir import DataDir, load_keys
 from cannery.node.process_life import end_on_bugs, end_with_parent, limit_memory, say_ready, stop_event
 from cannery.node.python_runtime import PythonPrograms
-from cannery.node.service import Doors, Subnet
+from cannery.node.service import Subnet
 from cannery.node.store_rocksdb import RocksStore
+from cannery.node.subnet_doors import Doors
 from cannery.node.subnet_server import SubnetServer
 from cannery.node.system_doors import SystemClock, SystemEntropy, data_certifier
 from cannery.node.vitals import machine_meter

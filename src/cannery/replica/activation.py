@@ -21,6 +21,7 @@ from cannery.limits import (
     CALLS_PER_MESSAGE_COUNT_MAX,
     CALLS_PER_PAIR_COUNT_MAX,
     CERTIFIED_DATA_SIZE_BYTES_MAX,
+    EVENTS_PER_MESSAGE_COUNT_MAX,
     LOG_LINES_PER_MESSAGE_COUNT_MAX,
     METHOD_NAME_SIZE_CHARS_MAX,
     RANDOM_SIZE_BYTES_MAX,
@@ -30,6 +31,7 @@ from cannery.limits import (
 from cannery.ports import CallOutcome, CallRequest, EntryKind, FleetRelease
 from cannery.replica import fleets, keys
 from cannery.replica.cycles import freezing_limit
+from cannery.replica.events import append_event, check_event
 from cannery.replica.records import AccountRecord, Callback, CallMessage, encode_record
 from cannery.replica.state import MessageOverlay
 from cannery.replica.timers import cancel_timer, set_timer
@@ -79,6 +81,7 @@ class Activation:
         "canister_id",
         "context",
         "cycles_attached",
+        "events_emitted",
         "fee",
         "kind",
         "lines",
@@ -145,6 +148,7 @@ class Activation:
         self.rejection: tuple[int, str] | None = None
         self.calls_made = 0
         self.call_bytes = 0
+        self.events_emitted = 0
         self.lines: list[str] | None = None
         self.touched = 0
         self.bytes_moved = 0
@@ -368,6 +372,19 @@ class Activation:
             self.lines = []
         if len(self.lines) < LOG_LINES_PER_MESSAGE_COUNT_MAX:
             self.lines.append(text)
+
+    def emit(self, topic: str, payload: bytes) -> int:
+        """Emit an event and give its number."""
+        if not self._may_write:
+            raise self._refusal("emit an event")
+        check_event(topic, payload)
+        if self.events_emitted >= EVENTS_PER_MESSAGE_COUNT_MAX:
+            raise Trap(f"one message emits at most {EVENTS_PER_MESSAGE_COUNT_MAX} events")
+        self.events_emitted += 1
+        number, dropped = append_event(self._overlay, self._account, self.canister_id, topic, payload)
+        self.touched += 1 + dropped
+        self.bytes_moved += len(payload)
+        return number
 
     def timer_set(self, method: str, due_ns: int, every_ns: int, saved: bytes) -> int:
         """Set a durable timer and give its number."""

@@ -23,7 +23,7 @@ _DAY_S = 86_400
 
 def priced_size_bytes(account: AccountRecord) -> int:
     """Give the bytes that cost storage: all but what waits in queues, which strangers could fill."""
-    return account.memory_bytes + account.chunk_bytes + account.snapshot_bytes
+    return account.memory_bytes + account.chunk_bytes + account.snapshot_bytes + account.event_bytes
 
 
 def storage_due(

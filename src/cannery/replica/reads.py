@@ -202,6 +202,10 @@ class ReadActivation:
     def log(self, text: str) -> None:
         """Drop the line: a log is state, and reads keep nothing."""
 
+    def emit(self, topic: str, payload: bytes) -> int:
+        """Refuse: reads keep nothing."""
+        raise self._refusal("emit an event")
+
     def timer_set(self, method: str, due_ns: int, every_ns: int, saved: bytes) -> int:
         """Refuse: reads keep nothing."""
         raise self._refusal("set a timer")

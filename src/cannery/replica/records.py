@@ -91,6 +91,7 @@ class AccountRecord(msgspec.Struct, array_like=True):
     stable keys; `messages` counts what the canister has run (methods, continuations, timers), `rejects` those
     that refused their caller, `traps` those that failed; in a store of an older version all four begin at 0.
     Its fleet is told once when the balance falls under `alarm_cycles`; `alarm_told` until it is above again.
+    Its events from `event_first` up to `event_next` are kept; `event_bytes` counts their topics and payloads.
     """
 
     cycles: int = 0
@@ -120,6 +121,9 @@ class AccountRecord(msgspec.Struct, array_like=True):
     traps: int = 0
     alarm_cycles: int = 0
     alarm_told: bool = False
+    event_first: int = 0
+    event_next: int = 0
+    event_bytes: int = 0
 
 
 class ModuleRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -347,6 +351,14 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True):
     is_trap: bool = False
 
 
+class EventRecord(msgspec.Struct, frozen=True, array_like=True):
+    """An event that a canister emitted, for whoever watches its topic."""
+
+    time_ns: int
+    topic: str
+    payload: bytes
+
+
 # --- bytes -------------------------------------------------------------------------------------------------
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -391,6 +403,7 @@ CALLBACK = RecordDecoder(Callback, "callback")
 TIMER = RecordDecoder(TimerRecord, "timer")
 REQUEST = RecordDecoder(RequestStatus, "request status")
 LOG = RecordDecoder(LogEntry, "log")
+EVENT = RecordDecoder(EventRecord, "event")
 STREAM_HEAD = RecordDecoder(StreamHead, "stream head")
 
 
@@ -424,8 +437,11 @@ def message_size_bytes(message: Message) -> int:
 
 
 def memory_size_bytes(account: AccountRecord) -> int:
-    """Give a canister's memory size: stable state, chunk store, snapshots, waiting messages, saved values."""
-    return account.memory_bytes + account.chunk_bytes + account.queued_bytes + account.snapshot_bytes
+    """Give a canister's memory size: stable state, chunk store, snapshots, events, waiting messages, saved
+    values.
+    """
+    state_bytes = account.memory_bytes + account.chunk_bytes + account.snapshot_bytes
+    return state_bytes + account.event_bytes + account.queued_bytes
 
 
 class SchemaRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -38,7 +38,7 @@ from cannery.replica.records import CanisterStatus, HeadRecord, Lane, TimerMessa
 from cannery.replica.request_status import note_unfinished, prune_statuses
 from cannery.replica.run import Runner
 from cannery.replica.scheduler import Scheduler
-from cannery.replica.state import MANAGEMENT_ID, Answer, MessageOverlay, RoundEvents, RoundState
+from cannery.replica.state import MANAGEMENT_ID, Answer, Emitted, MessageOverlay, RoundEvents, RoundState
 from cannery.replica.timers import mark_due
 
 
@@ -47,7 +47,7 @@ class RoundOutcome:
     """What a round makes of a block. `block` is the given one with the verdicts that were made.
 
     `accepted`: calls of this block that are let in and not at their end, in order. `backlog`: work is left
-    for another round, which may have no inputs.
+    for another round, which may have no inputs. `emitted`: the canisters' events, in order.
     """
 
     batch: WriteBatch
@@ -59,6 +59,7 @@ class RoundOutcome:
     next_timer_ns: int | None
     backlog: bool
     events: RoundEvents
+    emitted: tuple[Emitted, ...] = ()
 
 
 def run_round(reader: StoreReader, block: Block, programs: Programs, watch: Watch | None) -> RoundOutcome:
@@ -213,6 +214,7 @@ def _close(state: RoundState, before: HeadRecord, backlog: bool, next_timer_ns: 
         next_timer_ns,
         backlog,
         state.events,
+        tuple(state.emitted),
     )
 
 

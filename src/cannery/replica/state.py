@@ -21,6 +21,7 @@ from cannery.replica.records import (
     CallMessage,
     CallOrigin,
     CanisterRecord,
+    EventRecord,
     IngressOrigin,
     ModuleRecord,
     Origin,
@@ -61,6 +62,15 @@ class Answer:
     error_code: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """An event that leaves with its round, for whoever watches the canister."""
+
+    canister_id: bytes
+    number: int
+    record: EventRecord
+
+
 @dataclass(slots=True)
 class RoundEvents:
     """Counts of one round, for metrics; no part of the state."""
@@ -87,6 +97,7 @@ class RoundState:
         "answers",
         "block",
         "changed_accounts",
+        "emitted",
         "events",
         "layer",
         "reader",
@@ -114,6 +125,7 @@ class RoundState:
         self.settling: dict[bytes, None] = {}
         self.stamps: dict[bytes, bytes] = {}
         self.answers: list[Answer] = []
+        self.emitted: list[Emitted] = []
         self.accepted: dict[bytes, Ingress] = {}
         self.stream_heads: dict[int, StreamHead] = {}
         self.events = RoundEvents()
@@ -175,6 +187,7 @@ class MessageOverlay:
         "_subnet",
         "answers",
         "delete_range",
+        "emitted",
         "get",
         "layer",
         "outbox",
@@ -187,6 +200,7 @@ class MessageOverlay:
     def __init__(self, state: RoundState) -> None:
         self.state = state
         self.upgrades: list[tuple[bytes, UpgradeMessage]] | None = None
+        self.emitted: list[Emitted] | None = None
         self.layer = layer = Layer(state.layer)
         self.get = layer.get
         self.put = layer.put
@@ -298,6 +312,12 @@ class MessageOverlay:
             self.upgrades = []
         self.upgrades.append((target, waiting))
 
+    def emit(self, emitted: Emitted) -> None:
+        """Let an event leave when this overlay is committed and durable."""
+        if self.emitted is None:
+            self.emitted = []
+        self.emitted.append(emitted)
+
     def touched_canisters(self) -> list[bytes]:
         """Give the canisters whose records this message set."""
         return list(self._canisters)
@@ -318,5 +338,7 @@ class MessageOverlay:
             )
         if self._canisters or self._ends_stamps:
             state.stamps.clear()
+        if self.emitted is not None:
+            state.emitted += self.emitted
         if self._subnet is not None:
             state.subnet = self._subnet

@@ -14,6 +14,7 @@ survived.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +28,12 @@ from cannery.cdk.declare import Canister
 from cannery.cdk.module_file import parse_module
 from cannery.client.errors import Rejected
 from cannery.errors import CanneryError
-from cannery.limits import TEST_ROUND_COUNT_MAX
+from cannery.limits import EVENT_LOG_COUNT_MAX, EVENT_LOG_SIZE_BYTES_MAX, TEST_ROUND_COUNT_MAX
 from cannery.node.python_runtime import PythonPrograms, SourceLoader
-from cannery.node.service import Doors, Durable, Known, Refusing, Subnet, SubnetLimits
+from cannery.node.service import Durable, Known, Refusing, Subnet
 from cannery.node.source_files import read_source
 from cannery.node.store_rocksdb import RocksStore
+from cannery.node.subnet_doors import Doors, SubnetLimits
 from cannery.node.watch import CpuWatch
 from cannery.ports import Store
 from cannery.protocol.principal import MANAGEMENT, Principal
@@ -60,6 +62,16 @@ _EXPIRY_NS: Final = 240_000_000_000
 _NS_PER_S: Final = 1_000_000_000
 
 Installable = type[Canister] | str | Path | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event that a canister emitted."""
+
+    number: int
+    time_ns: int
+    topic: str
+    payload: bytes
 
 
 class Unanswered(CanneryError):
@@ -187,6 +199,12 @@ class Node:
         found = self.manage("fetch_canister_logs", FetchLogsArgs(canister.id))
         records = getattr(found, "canister_log_records", [])
         return [bytes(record.content).decode(errors="replace") for record in records]
+
+    def events(self, canister: Actor, since: int = 0) -> list[Event]:
+        """Give the events that a canister has emitted and still keeps, from a number on, oldest first."""
+        page = self.subnet.events(canister.id.raw, since, EVENT_LOG_COUNT_MAX, EVENT_LOG_SIZE_BYTES_MAX * 2)
+        found = () if page is None else page.events
+        return [Event(number, each.time_ns, each.topic, each.payload) for number, each in found]
 
     def stop(self, canister: Actor) -> None:
         """Stop a canister."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from cannery.errors import Reject, RejectCode
 from cannery.replica import cycles, keys
 from cannery.replica.calls import abandon_calls
+from cannery.replica.events import drop_events
 from cannery.replica.logs import drop_log
 from cannery.replica.management.access import controllers_or_operators
 from cannery.replica.management.chunks import drop_chunks
@@ -27,11 +28,12 @@ from cannery.replica.view import show
 
 
 def clear_code(message: MessageOverlay, canister_id: bytes, what: str) -> None:
-    """Reject what a canister has open; remove its state, timers, certified data and log."""
+    """Reject what a canister has open; remove its state, timers, certified data, log and events."""
     cycles.settle_storage(message, canister_id)
     abandon_calls(message, canister_id, f"Canister {show(canister_id)} was {what} before it answered")
     drop_timers(message, canister_id)
     drop_log(message, canister_id)
+    drop_events(message, canister_id)
     message.put(keys.owned(keys.CERTIFIED, canister_id), None)
     message.delete_range(*keys.owned_range(keys.STABLE, canister_id))
     account = message.account(canister_id)

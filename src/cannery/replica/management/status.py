@@ -90,7 +90,7 @@ def _memory_metrics(
     module = request.state.module(canister.module_hash) if canister.module_hash is not None else None
     return MemoryMetrics(
         wasm_memory_size=0,
-        stable_memory_size=account.memory_bytes + account.queued_bytes,
+        stable_memory_size=account.memory_bytes + account.queued_bytes + account.event_bytes,
         global_memory_size=0,
         wasm_binary_size=0 if module is None else module.size_bytes,
         custom_sections_size=0,
