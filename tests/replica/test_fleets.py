@@ -65,14 +65,34 @@ def test_users_strangers_and_other_fleets_are_not_stamped_with_it() -> None:
     assert fleet.stamp(child.canister_id) is None
 
 
-def test_a_canister_made_before_the_fleet_is_no_member() -> None:
+def test_founding_takes_in_what_the_index_made_before_and_nobody_else_controls() -> None:
     fleet = Fleet()
     early = make_puppet(fleet.world, Member, owner=OPERATOR)
-    args = t.CreateInstalledArgs(fleet.module(), b"", [early])
-    child = fleet.manage("cannery_create_installed", args, by=early).canister_id
+    module_hash = fleet.module()
+
+    def make(*controllers: Principal, by: Principal = early) -> Principal:
+        args = t.CreateInstalledArgs(module_hash, b"", list(controllers))
+        made = fleet.manage("cannery_create_installed", args, by=by)
+        assert isinstance(made, t.CanisterIdRecord)
+        return made.canister_id
+
+    child, owned, foreign = make(early), make(early, OWNER), make(early, by=fleet.index)
     fleet.manage("cannery_fleet_found", by=early)
-    assert fleet.stamp(child) is None
     assert fleet.stamp(early) == early
+    assert fleet.stamp(child) is None, "its module is not in this fleet's registry"
+    put = ft.FleetModuleArgs(module_hash, "user", 1)
+    fleet.manage("cannery_fleet_module_put", put, by=early)
+    assert fleet.stamp(child) == early
+    assert fleet.stamp(owned) is None
+    assert fleet.stamp(foreign) is None
+    fleet.manage("cannery_fleet_found", by=early)
+    late = make(early)
+    fleet.set_controllers(late, OWNER, by=early)
+    fleet.world.manage(
+        OWNER, "update_settings", t.UpdateSettingsArgs(late, t.CanisterSettings(controllers=[early]))
+    )
+    fleet.manage("cannery_fleet_found", by=early)
+    assert fleet.stamp(late) is None, "founding again takes nothing in"
 
 
 Ending = Callable[[Fleet, Principal], object]

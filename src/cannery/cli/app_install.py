@@ -20,8 +20,10 @@ from cannery.cli.management import Management
 from cannery.cli.typed_calls import TypedCanister
 from cannery.client.agent import Agent
 from cannery.errors import CanneryError
+from cannery.fleet.directory import NO_VERSION
+from cannery.fleet.directory_types import FleetStatus
 from cannery.fleet.registry import ReleaseEntry, ReleaseResult
-from cannery.fleet.rollout_types import KindVersion, RolloutArgs, StartResult
+from cannery.fleet.rollout_types import KindVersion, RolloutArgs, RolloutInfo, StartResult
 from cannery.node.source_files import read_source
 from cannery.protocol.principal import Principal
 
@@ -74,18 +76,32 @@ def install_users_app(agent: Agent, app: UsersApp) -> Principal:
 
 
 def _release(index: TypedCanister, module_hash: bytes) -> None:
-    """See that the index has this version's user module as a release."""
+    """See that the index has this version's user module as a release, and that its users get it."""
     known = index.query("fleet_releases", list[ReleaseEntry], (USER_KIND,), (str | None,))
-    if any(release.module_hash == module_hash for release in known):
-        return
-    version = max((release.version for release in known), default=0) + 1
-    text = f"comes with Cannery {KIT_VERSION}"
-    args, hints = (USER_KIND, version, module_hash, text), (str, nat64, bytes, str)
-    added = index.call("fleet_release_add", ReleaseResult, args, hints)
-    if added.tag == "err":
-        raise CanneryError(f"the users app's release {version} was not added: {added.err}")
-    if version > 1:
+    version = next((entry.version for entry in known if entry.module_hash == module_hash), 0)
+    if not version:
+        version = max((entry.version for entry in known), default=0) + 1
+        text = f"comes with Cannery {KIT_VERSION}"
+        args, hints = (USER_KIND, version, module_hash, text), (str, nat64, bytes, str)
+        added = index.call("fleet_release_add", ReleaseResult, args, hints)
+        if added.tag == "err":
+            raise CanneryError(f"the users app's release {version} was not added: {added.err}")
+    if _is_wanted(index, version):
         _roll_out(index, version)
+
+
+def _is_wanted(index: TypedCanister, version: int) -> bool:
+    """Say whether users are on other releases and were never offered this one; version 0 stands for those of
+    a time before there were fleets.
+    """
+    behind = {
+        count.version
+        for count in index.query("fleet_status", FleetStatus).counts
+        if count.kind == USER_KIND and count.state == "active" and count.version != version
+    }
+    rollouts = index.query("fleet_rollouts", list[RolloutInfo])
+    offered = any(target.version == version for rollout in rollouts for target in rollout.targets)
+    return bool(behind) and (not offered or NO_VERSION in behind)
 
 
 def _roll_out(index: TypedCanister, version: int) -> None:

@@ -22,11 +22,14 @@ from cannery import (
     inspect_message,
     nat32,
     nat64,
+    post_upgrade,
     query,
     record,
+    timer,
     update,
 )
 from cannery.cdk.management import FleetConfigureArgs, FleetRole, Management
+from cannery.fleet.directory import NO_VERSION
 from cannery.fleet.directory_types import Child
 from cannery.fleet.index import Index
 
@@ -46,6 +49,7 @@ from .types import (
 KIND = "user"
 MINUTE_NS = 60_000_000_000
 REGISTERING_NS_MAX = 10 * MINUTE_NS
+TAKEN_IN_COUNT = 500
 REGISTRATIONS_PER_MINUTE = 600
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
@@ -75,6 +79,13 @@ class Registration:
 
 
 @record
+class Taken:
+    """How far the users of an earlier version are known to the fleet."""
+
+    after: Principal | None
+
+
+@record
 class Custody:
     """A hand-over of control under way."""
 
@@ -96,7 +107,7 @@ class UserIndex(Canister):
 
     fleet = Index()
     settings = StableCell(IndexSettings, IndexSettings(REGISTRATIONS_PER_MINUTE))
-    users = StableMap(Principal, Profile)
+    users = StableMap(Principal, Profile, counted=True)
     names = StableMap(str, Principal)
     registering = StableMap(Principal, Reservation)
     window = StableCell(Window, Window(0, 0))
@@ -105,6 +116,26 @@ class UserIndex(Canister):
     def inspect(self, ctx: Context) -> bool:
         """Let nobody in without an identity; the operator's methods check further."""
         return ctx.caller != Principal.anonymous()
+
+    @post_upgrade
+    def take_in(self, ctx: Context) -> None:
+        """See that the fleet knows the users of a version that had none."""
+        if self.users and not self.fleet.directory.count_all():
+            ctx.timer_set(self.take_in_more, after_s=0, saved=Taken(None))
+
+    @timer
+    def take_in_more(self, ctx: Context, saved: Taken) -> None:
+        """Tell the fleet of some users, and go on with the others."""
+        page = self.users.page(after=saved.after, limit=TAKEN_IN_COUNT)
+        directory = self.fleet.directory
+        for owner, profile in page.items:
+            if directory.find(KIND, owner) is None and directory.get(profile.canister) is None:
+                directory.add(ctx, profile.canister, KIND, owner, NO_VERSION)
+                if profile.self_custody:
+                    self.fleet.departures.handed_over(profile.canister)
+        if page.next is not None:
+            ctx.timer_set(self.take_in_more, after_s=0, saved=Taken(page.next))
+        self.fleet.census.keep(ctx)
 
     @update
     def configure(self, ctx: Context, settings: IndexSettings) -> None:

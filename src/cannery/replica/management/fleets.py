@@ -38,7 +38,7 @@ from cannery.replica.management.fleet_types import (
 )
 from cannery.replica.management.methods import Method, query_method, status_method, update_method
 from cannery.replica.management.request import Change, Request
-from cannery.replica.records import encode_record
+from cannery.replica.records import CANISTER, encode_record
 from cannery.replica.state import MessageOverlay
 from cannery.replica.view import show
 
@@ -90,6 +90,19 @@ def _found(change: Change, _args: None) -> None:
         raise _refusal(f"This node has {FLEET_COUNT_MAX} fleets, as many as it may")
     message.put_canister(index, replace(canister, fleet=index))
     fleets.put_fleet(message, index, FleetRecord(change.request.now_ns))
+    if change.account(index).canisters_created:
+        _take_in(message, index)
+
+
+def _take_in(message: MessageOverlay, index: bytes) -> None:
+    """Make those members that the index made before it founded its fleet; each is looked at, this once."""
+    made = [
+        keys.owner_of(key)
+        for key, data in message.scan(*keys.space_range(keys.CANISTERS))
+        if CANISTER.decode(data).creator == index
+    ]
+    for canister_id in made:
+        fleets.join(message, canister_id, index)
 
 
 def _module_put(change: Change, args: FleetModuleArgs) -> None:
