@@ -27,12 +27,16 @@ def test_a_canister_goes_back_to_a_snapshot(cli: Cli, running_node: NodeUnderTes
     assert listed == [{"snapshot_id": snapshot, "taken_ns": taken["taken_ns"], "size": taken["size"]}]
     assert snapshot in cli("canister", "snapshot", "list", "saved", node=running_node).out
 
-    canister("snapshot", "restore", "saved", snapshot)
+    asked = cli("canister", "snapshot", "restore", "saved", snapshot, node=running_node)
+    assert (asked.code, "has run messages since" in asked.error) == (1, True), "what it would undo is named"
+    assert "after" in cli("canister", "call", "saved", "latest", "(9)", "--query", node=running_node).out
+    canister("snapshot", "restore", "saved", snapshot, "--yes")
     read = cli("canister", "call", "saved", "latest", "(9)", "--query", node=running_node).out
     assert "before" in read
     assert "after" not in read
 
     second = cli("canister", "snapshot", "create", "saved", "--replace", snapshot, node=running_node)
+    canister("snapshot", "restore", "saved", second.out.strip())
     gone = cli("canister", "snapshot", "restore", "saved", snapshot, node=running_node)
     assert (gone.code, "has no snapshot" in gone.error) == (1, True)
     canister("snapshot", "delete", "saved", second.out.strip())

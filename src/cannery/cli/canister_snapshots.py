@@ -6,12 +6,16 @@ calls.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cannery.cli.options import DEFAULT_URL, JsonOption, NodeOption, OperatorOption
 from cannery.cli.output import columns, emit, format_size, format_time
+
+if TYPE_CHECKING:
+    from cannery.cli.management import Management
+    from cannery.protocol.principal import Principal
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Canister id or name.")]
 SnapshotArgument = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Id of a snapshot, as listed.")]
@@ -76,18 +80,25 @@ def list_snapshots(
 def restore(
     canister_id: IdArgument,
     snapshot_id: SnapshotArgument,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it although the canister has run messages since.")
+    ] = False,
     identity: OperatorOption = None,
     node: NodeOption = DEFAULT_URL,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a canister's state back to a snapshot; what it did since is lost, open calls are rejected."""
+    """Put a canister's state back to a snapshot; what it did since is undone, open calls are rejected."""
     from cannery.cli.management import Management
+    from cannery.cli.problem import Problem
     from cannery.cli.session import open_session, operator_identity
 
     wanted = _snapshot_id(snapshot_id)
     with open_session(node, operator_identity(identity), "restoring a snapshot") as session:
-        target = session.canister(canister_id)
-        Management(session.agent).snapshot_load(target, wanted)
+        target, management = session.canister(canister_id), Management(session.agent)
+        undone = "" if yes else _undone(management, target, wanted)
+        if undone:
+            raise Problem(f"{undone}, and going back undoes what it did: say --yes", 1)
+        management.snapshot_load(target, wanted)
     shown = {"canister_id": target, "snapshot_id": wanted.hex(), "status": "restored"}
     emit(shown, as_json, [f"{target} is back at {wanted.hex()}"])
 
@@ -110,6 +121,16 @@ def delete(
         Management(session.agent).snapshot_delete(target, wanted)
     shown = {"canister_id": target, "snapshot_id": wanted.hex(), "status": "deleted"}
     emit(shown, as_json, [f"{wanted.hex()} deleted"])
+
+
+def _undone(management: Management, target: Principal, wanted: bytes) -> str:
+    """Say what going back to a snapshot would undo; nothing where nothing ran since."""
+    taken = next((each for each in management.snapshots(target) if each.id == wanted), None)
+    active_ns = management.canister_metrics(target).active_ns
+    if taken is None or active_ns < taken.taken_at_timestamp:
+        return ""
+    since, last = format_time(taken.taken_at_timestamp), format_time(active_ns)
+    return f"{target} has run messages since {since}, the last one at {last}"
 
 
 def _snapshot_id(text: str) -> bytes:
