@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cannery import Canister, Context, StableCell, nat64, query, update
+from cannery import Canister, Context, StableCell, nat64, post_upgrade, query, update
 from cannery.candid.codec import encoder
 from cannery.candid.python import type_of
 from cannery.cdk.build import build_module
 from cannery.client.errors import Rejected
 from cannery.node.python_runtime import SourceLoader
 from cannery.protocol.principal import Principal
+from cannery.replica.management.upgrade_types import UpgradeManyArgs, UpgradeOutcome
 from cannery.testing.class_source import source_of
 from tests.node.process_node import ProcessNode, wait_until_gone
 
@@ -81,6 +82,39 @@ class Wild(Canister):
         self.recurse(ctx)
 
 
+class Patched(Canister):
+    count = StableCell(nat64, 0)
+
+    @post_upgrade
+    def ponder(self, ctx: Context) -> None:
+        if self.count.get():
+            sum(range(10**12))
+
+    @update
+    def add(self, ctx: Context) -> nat64:
+        return 0
+
+    @query
+    def value(self, ctx: Context) -> nat64:
+        return self.count.get()
+
+
+class Mended(Canister):
+    count = StableCell(nat64, 0)
+
+    @post_upgrade
+    def ponder(self, ctx: Context) -> None:
+        self.count.set(self.count.get() + 100)
+
+    @update
+    def add(self, ctx: Context) -> nat64:
+        return 0
+
+    @query
+    def value(self, ctx: Context) -> nat64:
+        return self.count.get()
+
+
 def module_of(cls: type[Canister]) -> bytes:
     source = source_of(cls)
     loader = SourceLoader()
@@ -134,6 +168,28 @@ def test_a_runaway_query_is_refused_and_others_only_wait(wild: tuple[ProcessNode
     with pytest.raises(Rejected, match="brought the node's process down"):
         node.agent.query(canister_id, "long_query", EMPTY)
     assert node.agent.call(canister_id, "add", EMPTY)
+
+
+def test_a_hook_that_ends_the_process_fails_alone_and_a_mended_one_may_try_at_once(
+    wild: tuple[ProcessNode, Principal],
+) -> None:
+    node, _ = wild
+    targets = [node.install(module_of(Mended)) for _ in range(3)]
+    used = node.install(module_of(Wild))
+    node.agent.call(used, "add", EMPTY)
+    targets[1] = used
+
+    def upgrade(cls: type[Canister]) -> list[UpgradeOutcome]:
+        module_hash = node.manage("cannery_module_add", module_of(cls))
+        args = UpgradeManyArgs(module_hash, b"", targets, True, None, None)  # type: ignore[arg-type]
+        return [each.outcome for each in node.manage("cannery_upgrade_many", args)]  # type: ignore[attr-defined]
+
+    first, bad, last = upgrade(Patched)
+    assert (first.tag, last.tag) == ("upgraded", "upgraded")
+    assert "too much time or memory" in bad.failed.text
+    assert node.agent.query(used, "value", EMPTY) == encoder((type_of(nat64),))((1,))
+    assert [outcome.tag for outcome in upgrade(Mended)] == ["upgraded"] * 3
+    assert node.agent.query(used, "value", EMPTY) == encoder((type_of(nat64),))((101,))
 
 
 def test_a_killed_node_goes_on_with_everything_it_answered(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ behind. Hooks answer nobody and call nobody. IC interface specification, "IC met
 from __future__ import annotations
 
 from cannery.errors import Reject, RejectCode
-from cannery.ports import EntryKind, Program
+from cannery.ports import EntryKind
 from cannery.replica.activation import Activation
 from cannery.replica.block import message_identity
 from cannery.replica.cycles import burn, message_fee, work_cost
@@ -20,23 +20,26 @@ def run_hook(
     message: MessageOverlay,
     canister_id: bytes,
     kind: EntryKind,
-    program: Program,
+    module_hash: bytes,
     schema_id: bytes,
     arg: bytes,
     caller: bytes,
 ) -> None:
-    """Run a hook of a canister; raises `Reject` with the text of its trap.
+    """Run a hook of a canister's module; raises `Reject` with the text of its trap.
 
-    The canister's account must be in the overlay. The whole message is to be dropped where this raises.
+    What ended a process once is known by its module too, so that a mended one may try at once. The canister's
+    account must be in the overlay. The whole message is to be dropped where this raises.
     """
-    state = message.state
+    state, program = message.state, message.program(module_hash)
     account = message.account(canister_id)
     assert account is not None, "hooks run in canisters that are there"
     runner = state.runner
     activation = Activation(
         message, account, canister_id, schema_id, kind, "", arg, caller, ordinal=runner.ordinal + 1
     )
-    identity = message_identity(kind, caller, canister_id, "", arg) if runner.needs_identity else b""
+    identity = b""
+    if runner.needs_identity:
+        identity = message_identity(kind, caller, canister_id, module_hash.hex(), arg)
     failure = runner.run(program, activation, identity, state.view.config.hook_cpu_ns_max)
     state.events.activations += 1
     if failure is not None:

@@ -138,8 +138,7 @@ def _change_module(change: Change, canister_id: bytes, module_hash: bytes, schem
 def _run(
     change: Change, canister_id: bytes, kind: EntryKind, module_hash: bytes, schema: bytes, arg: bytes
 ) -> None:
-    program = change.message.program(module_hash)
-    run_hook(change.message, canister_id, kind, program, schema, arg, change.caller)
+    run_hook(change.message, canister_id, kind, module_hash, schema, arg, change.caller)
 
 
 def _check_in_flight(change: Change, canister_id: bytes, module_hash: bytes) -> None:
