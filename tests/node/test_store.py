@@ -147,6 +147,18 @@ def test_a_checkpoint_opens_with_the_same_contents(tmp_path: Path) -> None:
     store.close()
 
 
+def test_filters_and_indexes_are_in_pieces_that_fit_the_cache(tmp_path: Path) -> None:
+    """Whole ones of large files do not fit its shards: reads of absent keys took 400 us instead of 7."""
+    RocksStore(str(tmp_path / "store")).close()
+    written = max((tmp_path / "store").glob("OPTIONS-*")).read_text()
+    for option in (
+        "partition_filters=true",
+        "index_type=kTwoLevelIndexSearch",
+        "cache_index_and_filter_blocks=true",
+    ):
+        assert option in written
+
+
 def test_a_full_disk_is_told_apart() -> None:
     full = store_error("write", "IO error: No space left on device: While appending to file")
     assert isinstance(full, DiskFullError)

@@ -31,6 +31,7 @@ from cannery.ports import WriteBatch
 
 _BLOOM_BITS_PER_KEY: Final = 10
 _BLOCK_SIZE_BYTES: Final = 8 * 1024
+_METADATA_BLOCK_SIZE_BYTES: Final = 4 * 1024
 _LEVEL_COUNT: Final = 7
 _UNCOMPRESSED_LEVEL_COUNT: Final = 2
 _FORMAT_VERSION: Final = 5
@@ -305,6 +306,12 @@ def _options() -> rocksdict.Options:
     table.set_block_size(_BLOCK_SIZE_BYTES)
     table.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
     table.set_cache_index_and_filter_blocks(True)
+    # Filters and indexes in small pieces: whole ones of a file with a million small keys are larger than one
+    # of the cache's 64 shards, are never kept, and then every read of any key reads them anew.
+    table.set_index_type(rocksdict.BlockBasedIndexType.two_level_index_search())
+    table.set_partition_filters(True)
+    table.set_metadata_block_size(_METADATA_BLOCK_SIZE_BYTES)
+    table.set_pin_top_level_index_and_filter(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     table.set_format_version(_FORMAT_VERSION)
     options.set_block_based_table_factory(table)
