@@ -48,6 +48,14 @@ def test_a_rule_tops_up_who_is_below_it(town: Town) -> None:
     assert town.fleet("rule", "shelf", "--remove").out == "shelf: no rule\n"
 
 
+def test_new_children_are_born_with_what_was_set(town: Town) -> None:
+    assert "born with nothing" in town.fleet("birth").out
+    assert town.fleet("birth", "shelf").code == 2
+    assert town.fleet("birth", "shelf", "7000").out == "each new shelf is born with 7,000 cycles\n"
+    assert json_of(town, "birth") == {"shelf": 7000}
+    assert "born with nothing" in town.fleet("birth", "shelf", "0").out
+
+
 def test_an_order_tops_up_as_far_as_quotas_allow(town: Town) -> None:
     first, second = map(str, town.shelves)
     assert town.fleet("top-up", first, "300").out == f"{first} got 300 cycles\n"

@@ -1,4 +1,4 @@
-"""`cannery fleet funding`, `rule`, `quota`, `top-up`: the cycles of a fleet."""
+"""`cannery fleet funding`, `birth`, `rule`, `quota`, `top-up`: the cycles of a fleet."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ RemoveOption = Annotated[bool, typer.Option("--remove", help="Take it away.")]
 def add_to(fleet: typer.Typer) -> None:
     """Hang these commands into the group."""
     fleet.command(epilog="Examples: cannery fleet funding; cannery fleet funding --alarm 5000000000")(funding)
+    fleet.command(epilog="Examples: cannery fleet birth; cannery fleet birth user 1000000000000")(birth)
     fleet.command(
         epilog="Examples: cannery fleet rule user --below-days 7 --to 3000000000; "
         "cannery fleet rule user --below 1000000 --add 500000"
@@ -66,6 +67,30 @@ def funding(
         change_policy(opened.index, reserve, least, alarm)
         found, burned = opened.index.funding(), read_burn(opened.index)
     emit(found, as_json, funding_lines(found, burned))
+
+
+def birth(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Which children.")] = None,
+    cycles: Annotated[
+        Cycles, typer.Argument(metavar="[CYCLES]", min=0, help="What each new one gets; 0: nothing.")
+    ] = None,
+    index: IndexOption = DEFAULT_INDEX,
+    identity: OperatorOption = None,
+    node: NodeOption = DEFAULT_URL,
+    as_json: JsonOption = False,
+) -> None:
+    """Set what new children of a kind are born with, out of the battery: creation fee and first balance."""
+    from cannery.cli.fleet_index import open_fleet
+    from cannery.cli.problem import Problem
+
+    if (kind is None) != (cycles is None):
+        raise Problem("name a kind and its cycles, or neither to see what is set", exit_code=2)
+    with open_fleet(node, identity, index, "asking what children are born with") as opened:
+        if kind is not None and cycles is not None:
+            opened.index.birth_set(kind, cycles)
+        found = opened.index.births()
+    lines = [f"each new {name} is born with {amount:,} cycles" for name, amount in found]
+    emit(dict(found), as_json, lines or ["new children are born with nothing"])
 
 
 def rule(

@@ -164,6 +164,14 @@ class FleetIndex:
         """Set what holds for all children."""
         return self._index.call("fleet_funding_set", FundingResult, (policy,))
 
+    def birth_set(self, kind: str, cycles: int) -> None:
+        """Set what a new child of a kind is born with."""
+        self._index.call_for_effect("fleet_birth_set", (kind, cycles), (str, nat))
+
+    def births(self) -> list[tuple[str, int]]:
+        """List what new children are born with, by kind."""
+        return self._index.query("fleet_births", list[tuple[str, nat]])
+
     def rule_set(self, kind: str, rule: TopUpRule | None) -> FundingResult:
         """Set when and how far children of a kind are topped up."""
         return self._index.call("fleet_rule_set", FundingResult, (kind, rule), (str, TopUpRule | None))

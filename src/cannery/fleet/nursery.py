@@ -168,7 +168,16 @@ class Nursery(Component, prefix="fleet.nursery"):
         require_operator(ctx)
         if not 0 < len(kind.encode()) <= FLEET_NAME_SIZE_BYTES_MAX:
             ctx.reject(f"a kind's name has 1 to {FLEET_NAME_SIZE_BYTES_MAX} bytes")
-        self.births.put(kind, cycles)
+        if cycles:
+            self.births.put(kind, cycles)
+        else:
+            self.births.delete(kind)
+
+    @query
+    def fleet_births(self, ctx: Context) -> list[tuple[str, nat]]:
+        """List the kinds whose children are born with cycles, and with how many."""
+        require_operator(ctx)
+        return list(self.births.items(limit=FLEET_PAGE_COUNT_MAX))
 
     def making_count(self) -> int:
         """Count the children being made; beyond a page of them nobody counts."""
