@@ -127,6 +127,8 @@ def test_strangers_move_no_cycles(cli: Cli, town: Town) -> None:
     for arguments in (
         ("funding",),
         ("funding", "--reserve", "0"),
+        ("birth",),
+        ("birth", "shelf", "1"),
         ("rule", "shelf", "--below", "1", "--add", "1"),
         ("quota", "--max", "1"),
         ("top-up", str(town.shelves[0]), "1"),
