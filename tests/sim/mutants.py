@@ -161,6 +161,78 @@ MUTANTS = (
         '        if how == "none" or is_too_old:',
         "        if True:",
     ),
+    Mutant(
+        "a rollout sends more than was ordered",
+        "fleet/rollout_wave.py",
+        "min(rollout.concurrency - len(due), _canary_room(rollout))",
+        "min(rollout.concurrency + 5 - len(due), _canary_room(rollout))",
+    ),
+    Mutant(
+        "a child that moved is left on its old place",
+        "fleet/replacements.py",
+        "        self.directory.set_state(child, ChildState.replaced(successor))\n",
+        "",
+    ),
+    Mutant(
+        "an upgrade is not noted in the directory",
+        "fleet/waves.py",
+        "            if child.version != version:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "a canister whose creation was cut off is forgotten",
+        "fleet/orphans.py",
+        "            self.departures.collect(ctx, canister)\n",
+        "",
+    ),
+    Mutant(
+        "a move whose answer was lost is not looked after",
+        "fleet/orphans.py",
+        "        self.replacements.recover(ctx)\n",
+        "",
+    ),
+    Mutant(
+        "a failed upgrade is kept",
+        "replica/management/install.py",
+        '    if "health" in module.hooks:',
+        "    if False:",
+    ),
+    Mutant(
+        "a role that was taken away stays",
+        "replica/management/fleets.py",
+        "lambda key: message.put(key, None), fleet",
+        "lambda key: None, fleet",
+    ),
+    Mutant(
+        "whoever has a member's code passes for a member",
+        "cdk/guards.py",
+        '    return fleet != b"" and fleet == system.fleet\n',
+        "    return True\n",
+    ),
+    Mutant(
+        "a canister's new owner writes in the name of the old one",
+        "apps/users/user.py",
+        "if sender is not None and all(",
+        "if sender is not None or all(",
+    ),
+    Mutant(
+        "a canister's new owner gets the mail of the old one",
+        "apps/users/user.py",
+        "        if envelope.to not in (None, self.me.get().owner):",
+        "        if False:",
+    ),
+    Mutant(
+        "a name that was left stays taken",
+        "apps/users/user_index.py",
+        "        self._free_name(ctx, username)\n",
+        "",
+    ),
+    Mutant(
+        "an alarm outlives its child",
+        "fleet/waves.py",
+        'or child is None or child.state.tag != "active":',
+        "or child is None:",
+    ),
 )
 
 

@@ -41,6 +41,7 @@ class Plan:
     probe_rate: float
     long_wait_rate: float
     replays_from_genesis: bool
+    has_fleet: bool
 
     @property
     def prices(self) -> PriceSchedule:
@@ -99,4 +100,5 @@ def plan_of(seed: int) -> Plan:
         long_wait_rate=sometimes(0.4, 0.02),
         replays_from_genesis=chance.random() < 0.5,
         log_damage_rate=sometimes(0.15, 0.02),
+        has_fleet=chance.random() < 0.5,
     )

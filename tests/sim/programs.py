@@ -10,12 +10,20 @@ from functools import cache
 from hashlib import sha256
 
 from cannery import Canister
-from cannery.apps.users.user import User
 from cannery.apps.users.user_index import UserIndex
 from cannery.cdk.build import build_module
 from cannery.node.python_runtime import PythonPrograms, SourceLoader
-from cannery.ports import Program, Stopped, System
+from cannery.ports import EntryKind, Program, Stopped, System
 from cannery.testing.class_source import source_of
+from tests.sim.builds import (
+    SimUser,
+    SimUserDeaf,
+    SimUserHangs,
+    SimUserLast,
+    SimUserNext,
+    SimUserSpoils,
+    SimUserTraps,
+)
 from tests.sim.canisters import Nursery, Peer, PeerNext
 
 RUNAWAYS = frozenset({"spin", "recurse"})
@@ -28,8 +36,18 @@ class Modules:
     def __init__(self) -> None:
         self.programs = PythonPrograms()
         self.index = _build(UserIndex)
-        self.user = _build(User)
-        self.user_next = _build(User, b"\n# The next version.\n")
+        self.index_next = _build(UserIndex, b"\n# The next version.\n")
+        self.user = _build(SimUser)
+        self.user_next = _build(SimUserNext)
+        self.user_hangs = _build(SimUserHangs)
+        self.user_hangs_hash = module_hash(self.user_hangs)
+        self.user_last = _build(SimUserLast)
+        self.bad_users = (
+            _build(SimUserTraps),
+            _build(SimUserSpoils),
+            self.user_hangs,
+            _build(SimUserDeaf),
+        )
         self.peer = _build(Peer)
         self.peer_next = _build(PeerNext)
         self.nursery = _build(Nursery)
@@ -50,8 +68,7 @@ def _build(cls: type[Canister], more: bytes = b"") -> bytes:
     source = source_of(cls)
     files = dict(source.files)
     if more:
-        path = next(path for path in sorted(files) if path.endswith("user.py"))
-        files[path] += more
+        files[next(path for path in sorted(files) if path.endswith("user_index.py"))] += more
     loader = SourceLoader()
     try:
         return build_module(files, source.entry, loader.load).module
@@ -91,7 +108,9 @@ class SimPrograms:
             program = self._programs.loaded(module_hash)
             if program is None:
                 return None
-            guarded = self._guarded[module_hash] = _Guarded(program, self._stop, self._chance)
+            guarded = self._guarded[module_hash] = _Guarded(
+                program, self._stop, self._chance, hangs=module_hash == modules().user_hangs_hash
+            )
         return guarded
 
     def load(self, module_hash: bytes, module: bytes) -> Program:
@@ -102,13 +121,16 @@ class SimPrograms:
 
 
 class _Guarded:
-    def __init__(self, program: Program, stop: Callable[[], None], chance: random.Random) -> None:
+    def __init__(
+        self, program: Program, stop: Callable[[], None], chance: random.Random, *, hangs: bool
+    ) -> None:
         self._program = program
         self._stop = stop
         self._chance = chance
+        self._hangs = hangs
 
     def run(self, system: System) -> None:
-        if system.name == "spin":
+        if system.name == "spin" or (self._hangs and system.kind is EntryKind.POST_UPGRADE):
             self._program.run(_Counted(system, self._chance.randint(1, _STEPS_MAX), self._stop))  # type: ignore[arg-type]
         else:
             self._program.run(system)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cannery.replica import keys, records
 from tests.sim.checks import check_run
+from tests.sim.fleet import Fleet
 from tests.sim.peers import Peers
 from tests.sim.people import People
 from tests.sim.plan import Plan, plan_of
@@ -36,8 +37,9 @@ def run_plan(plan: Plan, trace: Callable[[str], None] | None = None) -> Ran:
     with bounds_of(plan):
         world = World(plan)
         world.trace = trace
-        # Whoever joins the simulated world (an index of a fleet, a zone) is one more cast here.
-        casts = (Peers(world), People(world))
+        # Whoever joins the simulated world (a zone) is one more cast here.
+        people = People(world)
+        casts = (Peers(world), people, *((Fleet(world, people),) if plan.has_fleet else ()))
         world.rest(0)
         for cast in casts:
             cast.setup()

@@ -28,6 +28,7 @@ _BY_ERROR_CODE: tuple[tuple[str, RetryClass], ...] = (
     ("IC0515", "short"),  # a queue is full
     ("IC0536", "none"),  # no such method
     ("IC0537", "none"),  # no module
+    ("CNRY0301", "at_once"),  # it was moving: the next call goes on to where it is now
 )
 _BY_REJECT_CODE: tuple[tuple[RejectCode, RetryClass], ...] = (
     (RejectCode.SYS_FATAL, "none"),

@@ -40,6 +40,7 @@ from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child
 from cannery.fleet.funding_types import Cause
+from cannery.fleet.nursery import Nursery
 from cannery.fleet.orphans import Orphans
 from cannery.fleet.rights import require_operator
 from cannery.fleet.treasury import Treasury
@@ -103,6 +104,7 @@ class Census(Component, prefix="fleet.census"):
     alarms = Uses(Alarms)
     directory = Uses(Directory)
     departures = Uses(Departures)
+    nursery = Uses(Nursery)
     orphans = Uses(Orphans)
     treasury = Uses(Treasury)
     every_s = StableCell(nat32, EVERY_S)
@@ -159,6 +161,7 @@ class Census(Component, prefix="fleet.census"):
             self.growing.clear()
             self.departures.recover(ctx)
             self.treasury.recover(ctx)
+            self.nursery.recover(ctx)
             self.orphans.look(ctx)
             self._ask(ctx, Sweep(True, None, ctx.now_ns, 0))
         elif ctx.now_ns - sweep.sent_ns >= STUCK_NS:

@@ -88,11 +88,16 @@ class Departures(Component, prefix="fleet.departures"):
             return LeaveResult.unknown(f"{canister} is no child of this index")
         if child.state.tag == "in_custody":
             return LeaveResult.busy(f"{canister} is in its owner's custody: this index does not control it")
+        if self.directory.replacing.get(canister) is not None:
+            return LeaveResult.busy(f"{canister} is being replaced: ask again in a moment")
+        if child.state.tag == "replaced" and recycle:
+            return LeaveResult.unknown(f"{canister} was replaced by {child.state.replaced}: name that one")
         if self.leaving.get(canister) is not None:
             return LeaveResult.ok()
         if len(self.leaving) >= LEAVING_COUNT_MAX:
             return LeaveResult.busy(f"{LEAVING_COUNT_MAX} children are leaving already: ask again later")
         self.directory.set_state(child, ChildState.leaving())
+        self.alarms.end(ctx, "quarantined", str(canister), "it leaves")
         self._send(ctx, canister, Leaving(recycle, 0, 0, ctx.now_ns, 0))
         return LeaveResult.ok()
 
@@ -105,6 +110,7 @@ class Departures(Component, prefix="fleet.departures"):
         """Note that somebody else controls a child: the index has no power over it any more."""
         self.leaving.delete(child.canister)
         self.directory.set_state(child, ChildState.in_custody())
+        self.alarms.end(ctx, "quarantined", str(child.canister), "somebody else controls it")
         self.alarms.begin(ctx, "custody_taken", str(child.canister), text)
 
     def hand_over_call(self, canister: Principal, controllers: list[Principal]) -> Call[None]:
@@ -113,11 +119,12 @@ class Departures(Component, prefix="fleet.departures"):
             UpdateSettingsArgs(canister, CanisterSettings(controllers=controllers))
         )
 
-    def handed_over(self, canister: Principal) -> None:
+    def handed_over(self, ctx: Context, canister: Principal) -> None:
         """Note that a child's control was given to its owner, who asked for it: that is no alarm."""
         child = self.directory.get(canister)
         if child is not None:
             self.directory.set_state(child, ChildState.in_custody())
+            self.alarms.end(ctx, "quarantined", str(canister), "its owner controls it")
 
     # steps
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from cannery import Context, Principal, StableCell, StableMap, nat32, nat64, query
 from cannery.cdk.component import Component
-from cannery.fleet.directory_types import Child, ChildCount, ChildFilter, ChildPage, ChildState
+from cannery.fleet.directory_types import Child, ChildCount, ChildFilter, ChildPage, ChildState, Replacement
 from cannery.fleet.rights import require_operator
 from cannery.limits import FLEET_LOOK_COUNT_MAX, FLEET_PAGE_COUNT_MAX
 
@@ -30,6 +30,7 @@ class Directory(Component, prefix="fleet.directory"):
     tallies = StableMap(tuple[str, str, nat64], nat64)
     next_number = StableCell(nat64, 0)
     actives = StableMap(Principal, nat64)
+    replacing = StableMap(Principal, Replacement, counted=True)
 
     # for the other components and the author
 

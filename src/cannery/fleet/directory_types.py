@@ -31,6 +31,14 @@ class Child:
 
 
 @record
+class Replacement:
+    """The release that a child's new canister is to have, and since when it is being made."""
+
+    version: nat64
+    since_ns: nat64
+
+
+@record
 class ChildFilter:
     """Which children a page holds; what is None does not matter."""
 

@@ -49,6 +49,7 @@ from cannery.fleet.waves import Waves
 from cannery.limits import (
     FLEET_NAME_SIZE_BYTES_MAX,
     FLEET_PAGE_COUNT_MAX,
+    MAKING_LOOK_COUNT_MAX,
     POOL_REFILL_COUNT_MAX,
     POOL_TARGET_COUNT_MAX,
 )
@@ -56,8 +57,8 @@ from cannery.limits import (
 MINUTE_NS = 60_000_000_000
 MAKING_NS_MAX = 10 * MINUTE_NS
 POOL_RETRY_S = 30
-UNFIT_CODES = frozenset({"IC0207", "IC0301", "IC0512", "IC0514"})
-"""Too few cycles, no such canister, not its controller, not empty."""
+UNFIT_CODES = frozenset({"IC0207", "IC0301", "IC0512", "IC0514", "CNRY0301"})
+"""Too few cycles, no such canister, not its controller, not empty, moved."""
 
 
 @record
@@ -182,6 +183,16 @@ class Nursery(Component, prefix="fleet.nursery"):
     def making_count(self) -> int:
         """Count the children being made; beyond a page of them nobody counts."""
         return sum(1 for _ in self.making.keys(limit=FLEET_PAGE_COUNT_MAX))
+
+    def recover(self, ctx: Context) -> None:
+        """Give back the places of creations that a forced stop cut off."""
+        old = [
+            place
+            for place, started_ns in self.making.items(limit=MAKING_LOOK_COUNT_MAX)
+            if ctx.now_ns - started_ns >= MAKING_NS_MAX
+        ]
+        for place in old:
+            self.making.delete(place)
 
     # the pool
 

@@ -4,7 +4,7 @@ One can come to be where a forced stop of the index dropped the answer to a crea
 back to an earlier state. The node knows every member; one that was in no list at two looks, long enough apart
 that no creation can be under way, is emptied and goes into the pool if it has never run a message. One that
 has may hold what somebody was promised to be kept: it stays as it is, with an alarm, until an operator says
-whose it is.
+whose it is. None is emptied while a replacement is under way: its canister holds what a child has stored.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from cannery.fleet.departures import Departures
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child
 from cannery.fleet.nursery import MAKING_NS_MAX, Nursery
+from cannery.fleet.replacements import Replacements
 from cannery.fleet.rights import require_operator
 from cannery.fleet.treasury import Treasury
 from cannery.limits import FLEET_PAGE_COUNT_MAX, SUSPECT_COUNT_MAX
@@ -64,6 +65,7 @@ class Orphans(Component, prefix="fleet.orphans"):
     directory = Uses(Directory)
     departures = Uses(Departures)
     nursery = Uses(Nursery)
+    replacements = Uses(Replacements)
     treasury = Uses(Treasury)
     suspects = StableMap(Principal, nat64, counted=True)
     looked_ns = StableCell(nat64, 0)
@@ -76,6 +78,7 @@ class Orphans(Component, prefix="fleet.orphans"):
 
     def look(self, ctx: Context) -> None:
         """Begin to look through all members, page by page; not while an earlier look is under way."""
+        self.replacements.recover(ctx)
         if ctx.now_ns - self.looked_ns.get() >= MAKING_NS_MAX:
             self._ask(ctx, None)
 
@@ -109,7 +112,8 @@ class Orphans(Component, prefix="fleet.orphans"):
             return False
         if seen_ns is None and len(self.suspects) < SUSPECT_COUNT_MAX:
             self.suspects.put(canister, ctx.now_ns)
-        return seen_ns is not None and ctx.now_ns - seen_ns >= MAKING_NS_MAX
+        is_old = seen_ns is not None and ctx.now_ns - seen_ns >= MAKING_NS_MAX
+        return is_old and not len(self.directory.replacing)
 
     def _examine(self, ctx: Context, canisters: list[Principal]) -> None:
         try:
@@ -125,7 +129,7 @@ class Orphans(Component, prefix="fleet.orphans"):
             return
         for result in outcome.value:
             canister, report = result.canister_id, result.status
-            if report is None or self._is_listed(canister):
+            if report is None or self._is_listed(canister) or len(self.directory.replacing):
                 continue
             if _has_served(report):
                 text = (

@@ -180,6 +180,7 @@ class Rollouts(Component, prefix="fleet.rollouts"):
         except RolloutError as error:
             return OrderResult.err(str(error))
         self.waves.failures.delete((id, child))
+        self.waves.alarms.end(ctx, "quarantined", str(child), "it is tried again")
         self.waves.put_retry(id, retry)
         self.waves.put(ctx, rollout)
         self.waves.go_on(ctx, id)

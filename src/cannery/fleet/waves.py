@@ -270,6 +270,7 @@ class Waves(Component, prefix="fleet.waves"):
             self._put_failure(ctx, id, landing.failure)
             if landing.is_out_of_hand and child is not None:
                 self.directory.set_state(child, ChildState.in_custody())
+                self.alarms.end(ctx, "quarantined", str(child.canister), "somebody else controls it")
                 self.alarms.begin(ctx, "custody_taken", str(child.canister), landing.failure.reason)
 
     def _put_moved(self, id: int, each: Moved) -> None:
@@ -281,7 +282,8 @@ class Waves(Component, prefix="fleet.waves"):
 
     def _put_failure(self, ctx: Context, id: int, failure: Failure) -> None:
         self.failures.put((id, failure.child), failure)
-        if not failure.is_quarantined:
+        child = self.directory.get(failure.child)
+        if not failure.is_quarantined or child is None or child.state.tag != "active":
             return
         text = (
             f"rollout {id} leaves {failure.child} on {failure.from_version}, not on {failure.to_version}: "

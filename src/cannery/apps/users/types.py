@@ -80,11 +80,17 @@ class Body(Variant):
 
 @record
 class Envelope:
-    """A message on its way between two user canisters."""
+    """A message on its way between two user canisters.
+
+    A canister's id may have another owner later, so it names whom it is from and to; None: sent by an older
+    version.
+    """
 
     message_id: bytes
     sent_ns: nat64
     body: Body
+    sender: Principal | None = None
+    to: Principal | None = None
 
 
 @variant

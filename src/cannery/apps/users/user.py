@@ -76,6 +76,14 @@ class Stored:
 
 
 @record
+class Home:
+    """Where a user's mailbox was when one wrote to them last, and since when they are registered."""
+
+    canister: Principal
+    registered_ns: nat64
+
+
+@record
 class Draft:
     """A message whose receiver is being looked up."""
 
@@ -111,6 +119,7 @@ class User(Canister):
     sent_order = StableLog(bytes)
     resolving = StableMap(bytes, nat64)
     peers = StableMap(Principal, Profile)
+    homes = StableMap(Principal, Home)
     blocked = StableSet(Principal, counted=True)
     swept_ns = StableCell(nat64, 0)
 
@@ -162,8 +171,8 @@ class User(Canister):
 
     def _accept(self, ctx: Context, receiver: Profile, draft: Draft) -> SendResult | Pending[SendResult]:
         try:
-            envelope = Envelope(draft.message_id, ctx.now_ns, draft.body)
-            posted = self.outbox.post(receiver.canister, envelope)
+            envelope = Envelope(draft.message_id, ctx.now_ns, draft.body, self.me.get().owner, receiver.owner)
+            posted = self.outbox.post(self._home_of(receiver), envelope)
         except DeliveryFull as full:
             return SendResult.full(f"your outbox is full: {full}")
         sent = Sent(draft.message_id, receiver.owner, receiver.username, ctx.now_ns, DeliveryState.stored())
@@ -171,6 +180,20 @@ class User(Canister):
         self.sent_order.append(draft.message_id)
         self._forget_oldest_sent()
         return SendResult.ok(sent) if posted.pending is None else posted.pending
+
+    def _home_of(self, receiver: Profile) -> Principal:
+        """Return where to send: the old canister of a mailbox that moved, while earlier messages wait for it.
+
+        They go on to the new one together, in order.
+        """
+        home = self.homes.get(receiver.owner)
+        is_same = home is not None and home.registered_ns == receiver.registered_ns
+        if home is not None and is_same and self.outbox.queued_for(home.canister):
+            return home.canister
+        if home is not None and is_same and home.canister == receiver.canister:
+            return home.canister
+        self.homes.put(receiver.owner, Home(receiver.canister, receiver.registered_ns))
+        return receiver.canister
 
     def _forget_oldest_sent(self) -> None:
         if len(self.sent_order) > SENT_COUNT_MAX:
@@ -214,7 +237,7 @@ class User(Canister):
         """Take messages from another user's canister, each once, in order. Only this index's are heard."""
         self._sweep(ctx)
         sender = self.peers.get(ctx.caller)
-        if sender is not None:
+        if sender is not None and all(envelope.sender in (None, sender.owner) for _, _, envelope in batch):
             return self._take(ctx, sender, batch)
         if ctx.fleet is not None and ctx.caller_fleet != ctx.fleet and not ctx.has_role(SELF_CUSTODY_ROLE):
             ctx.reject("only the canisters of users of this index may deliver here")
@@ -227,16 +250,20 @@ class User(Canister):
         if not outcome.ok:
             ctx.trap(f"the sender could not be looked up: {outcome.reject_message}")
         if outcome.value is None:
+            if ctx.fleet is not None and ctx.caller_fleet == ctx.fleet:
+                ctx.trap("the index does not know yet whose canister this is: deliver again")
             ctx.reject("only the canisters of users of this index may deliver here")
         self.peers.put(saved.sender, outcome.value)
         return self._take(ctx, outcome.value, saved.batch)
 
     def _take(self, ctx: Context, sender: Profile, batch: Batch[Envelope]) -> list[Receipt]:
-        return self.arrivals.take(sender.canister, batch, lambda envelope: self._keep(ctx, sender, envelope))
+        return self.arrivals.take(sender.owner, batch, lambda envelope: self._keep(ctx, sender, envelope))
 
     def _keep(self, ctx: Context, sender: Profile, envelope: Envelope) -> Receipt:
         if sender.owner in self.blocked:
             return Receipt.blocked("the receiver does not take messages from you")
+        if envelope.to not in (None, self.me.get().owner):
+            return Receipt.refused("this mailbox is another user's now")
         fault = _fault(envelope.message_id, envelope.body)
         if fault is not None:
             return Receipt.refused(fault)

@@ -28,7 +28,7 @@ from cannery import (
     timer,
     update,
 )
-from cannery.cdk.management import FleetConfigureArgs, FleetRole, Management
+from cannery.cdk.management import FleetConfigureArgs, FleetConfigureResult, FleetRole, Management
 from cannery.fleet.directory import NO_VERSION
 from cannery.fleet.directory_types import Child
 from cannery.fleet.index import Index
@@ -47,6 +47,7 @@ from .types import (
 )
 
 KIND = "user"
+NO_CONTROLLER = "IC0512"
 MINUTE_NS = 60_000_000_000
 REGISTERING_NS_MAX = 10 * MINUTE_NS
 TAKEN_IN_COUNT = 500
@@ -86,10 +87,23 @@ class Taken:
 
 
 @record
+class HandOver:
+    """A hand-over of control that waits for the canister to be let in without the fleet's trust."""
+
+    canister: Principal
+    controllers: list[Principal]
+
+
+@record
 class Custody:
     """A hand-over of control under way."""
 
     canister: Principal
+
+
+def _self_custody(canister: Principal, *, is_given: bool) -> FleetConfigureArgs:
+    role = [FleetRole(SELF_CUSTODY_ROLE, [canister])]
+    return FleetConfigureArgs(role, [], []) if is_given else FleetConfigureArgs([], role, [])
 
 
 def username_fault(username: str) -> str | None:
@@ -132,7 +146,7 @@ class UserIndex(Canister):
             if directory.find(KIND, owner) is None and directory.get(profile.canister) is None:
                 directory.add(ctx, profile.canister, KIND, owner, NO_VERSION)
                 if profile.self_custody:
-                    self.fleet.departures.handed_over(profile.canister)
+                    self.fleet.departures.handed_over(ctx, profile.canister)
         if page.next is not None:
             ctx.timer_set(self.take_in_more, after_s=0, saved=Taken(page.next))
         self.fleet.census.keep(ctx)
@@ -158,7 +172,8 @@ class UserIndex(Canister):
         if known is not None:
             return RegisterResult.ok(known)
         self._forget_gone(caller)
-        self._forget_cut_off(ctx)
+        self._forget_cut_off(ctx, caller)
+        self._free_name(ctx, username)
         refusal = self._refusal(ctx, username)
         if refusal is not None:
             return refusal
@@ -183,12 +198,19 @@ class UserIndex(Canister):
             self.users.delete(owner)
             self.names.delete(profile.username.lower())
 
-    def _forget_cut_off(self, ctx: Context) -> None:
-        """Release the caller's reservation if a forced stop cut its registration off."""
-        reservation = self.registering.get(ctx.caller)
+    def _forget_cut_off(self, ctx: Context, owner: Principal) -> None:
+        """Release somebody's reservation if a forced stop cut their registration off."""
+        reservation = self.registering.get(owner)
         if reservation is not None and ctx.now_ns - reservation.at_ns >= REGISTERING_NS_MAX:
-            self.registering.delete(ctx.caller)
+            self.registering.delete(owner)
             self.names.delete(reservation.username.lower())
+
+    def _free_name(self, ctx: Context, username: str) -> None:
+        """Release a name whose holder has no canister any more, or whose registration was cut off."""
+        holder = self.names.get(username.lower())
+        if holder is not None and self._profile(holder) is None:
+            self._forget_gone(holder)
+            self._forget_cut_off(ctx, holder)
 
     def _refusal(self, ctx: Context, username: str) -> RegisterResult | None:
         fault = username_fault(username)
@@ -215,18 +237,26 @@ class UserIndex(Canister):
     @continuation
     def created(self, ctx: Context, outcome: Outcome[Child], saved: Registration) -> RegisterResult:
         """Keep the new user, or release the name where no canister could be made."""
+        name = saved.username.lower()
         self.registering.delete(saved.owner)
         if not outcome.ok:
             ctx.log(f"registration of {saved.username} failed: {outcome.reject_message}")
             return self._give_up(saved.owner, saved.username, outcome.reject_message)
+        if self.names.get(name, saved.owner) != saved.owner:
+            # It took so long that somebody else was given the name.
+            self.fleet.departures.begin(ctx, outcome.value.canister, recycle=True)
+            return RegisterResult.username_taken(f"the name {saved.username} is taken; choose another")
+        self.names.put(name, saved.owner)
         profile = Profile(saved.owner, outcome.value.canister, saved.username, ctx.now_ns, False)
         self.users.put(saved.owner, profile)
         return RegisterResult.ok(profile)
 
     def _give_up(self, owner: Principal, username: str, reason: str) -> RegisterResult:
-        """Release the name of a registration that failed."""
+        """Release the name of a registration that failed, unless another one has succeeded meanwhile."""
         self.registering.delete(owner)
-        self.names.delete(username.lower())
+        name = username.lower()
+        if self.names.get(name) == owner and self._profile(owner) is None:
+            self.names.delete(name)
         return RegisterResult.failed(f"no canister could be created: {reason}")
 
     @query
@@ -283,17 +313,29 @@ class UserIndex(Canister):
             ctx.reject("you are not registered here")
         if not controllers:
             ctx.reject("name at least one controller, or nobody could ever upgrade or fund your canister")
-        call = self.fleet.departures.hand_over_call(profile.canister, controllers)
-        return ctx.call(call, then=self.handed_over, saved=Custody(profile.canister))
+        if self.fleet.directory.replacing.get(profile.canister) is not None:
+            ctx.reject("your canister is moving to another id: ask again in a moment")
+        # First, so that no message is refused while control changes hands.
+        call = Management().cannery_fleet_configure(_self_custody(profile.canister, is_given=True))
+        return ctx.call(call, then=self.let_in, saved=HandOver(profile.canister, controllers))
+
+    @continuation
+    def let_in(self, ctx: Context, outcome: Outcome[FleetConfigureResult], saved: HandOver) -> Pending[None]:
+        """Hand control over, now that the canister may deliver to the others all the same."""
+        if not outcome.ok:
+            ctx.reject(f"control could not be handed over: {outcome.reject_message}")
+        call = self.fleet.departures.hand_over_call(saved.canister, saved.controllers)
+        return ctx.call(call, then=self.handed_over, saved=Custody(saved.canister))
 
     @continuation
     def handed_over(self, ctx: Context, outcome: Outcome[None], saved: Custody) -> None:
-        """Note that a user controls their own canister; it may deliver to the others all the same."""
+        """Note that a user controls their own canister."""
         if not outcome.ok:
+            if outcome.error_code != NO_CONTROLLER:
+                change = _self_custody(saved.canister, is_given=False)
+                ctx.notify(Management().cannery_fleet_configure(change))
             ctx.reject(f"control could not be handed over: {outcome.reject_message}")
-        self.fleet.departures.handed_over(saved.canister)
-        role = FleetRole(SELF_CUSTODY_ROLE, [saved.canister])
-        ctx.notify(Management().cannery_fleet_configure(FleetConfigureArgs([role], [], [])))
+        self.fleet.departures.handed_over(ctx, saved.canister)
 
     def _operators_only(self, ctx: Context) -> None:
         if not (ctx.is_operator(ctx.caller) or ctx.is_controller(ctx.caller)):
