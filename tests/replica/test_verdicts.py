@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from cannery.errors import RejectCode
 from cannery.ports import Stopped
@@ -109,7 +110,8 @@ def test_every_activation_is_watched_under_its_identity_and_the_watch_is_let_go(
     world.round(ingress)
     assert [limit for _, limit in watch.began] == [1_000_000_000] * 3
     assert watch.began[0][0] == ingress.request_id
-    assert watch.began[1][0] == message_identity(6, a, b, "run", pack([["reply", b""]]))
+    inner = pack([["reply", b""]])
+    assert watch.began[1][0] == message_identity(6, a, b, "run", inner, world.canister(b).module_hash)
     assert all(len(identity) == 32 for identity, _ in watch.began)
     assert watch.running == 0
     world.query(a, "read", pack([["reply", b""]]))
@@ -133,16 +135,42 @@ def test_a_poisoned_call_between_canisters_is_rejected_to_its_caller() -> None:
     world = World()
     a, b = world.add(puppet()), world.add(puppet())
     inner = pack([["reply", b"x"]])
-    poison = message_identity(6, a, b, "run", inner)
+    poison = message_identity(6, a, b, "run", inner, world.canister(b).module_hash)
     arg = pack([["call", b, "run", [["reply", b"x"]], 0, [["note", b"n"], ["reply", b""]]], ["later", 0]])
     world.round(world.ingress(a, "run", arg), poisoned=(poison,))
     assert (world.value(a, b"n") or b"").startswith(b"5:")
 
 
+def test_what_one_module_is_condemned_for_a_mended_one_may_run_at_once() -> None:
+    world = World()
+    a, b = world.add(puppet()), world.add(puppet())
+    deed = [["count", b"call"], ["reply", b""]]
+    acts = [["call", b, "run", deed, 0, [["count", b"then"]]], ["timer", 0, 0, [["count", b"tick"]]]]
+    world.watch = watch = Stopwatch()
+
+    def counts() -> list[bytes | None]:
+        return [world.value(b, b"call"), world.value(a, b"then"), world.value(a, b"tick")]
+
+    def run(*poisoned: bytes) -> None:
+        for inputs in ([world.ingress(a, "run", pack(acts))], [], []):
+            world.round(*inputs, poisoned=poisoned)
+
+    run()
+    poison = [identity for identity, _ in watch.began[1:]]
+    assert (len(poison), counts()) == (3, [b"1"] * 3)
+    run(*poison)
+    assert counts() == [b"1"] * 3, "the same modules run none of them again"
+    mended = world.canister(world.add(puppet())).module_hash
+    for canister in (a, b):
+        world.put_canister(canister, replace(world.canister(canister), module_hash=mended))
+    run(*poison)
+    assert counts() == [b"2"] * 3, "what was mended runs"
+
+
 def test_identities_name_every_part_of_a_message() -> None:
     base = (6, b"a", b"b", "m", b"arg")
     others = [(7, b"a", b"b", "m", b"arg"), (6, b"ab", b"", "m", b"arg"), (6, b"a", b"b", "marg", b"")]
-    assert len({message_identity(*parts) for parts in [base, *others]}) == 4
+    assert len({message_identity(*parts) for parts in [base, *others, (*base, b"module")]}) == 5
 
 
 def test_a_trap_keeps_the_log_and_only_the_log() -> None:

@@ -200,8 +200,13 @@ def state_hash(reader: StoreReader) -> bytes:
     return digest.digest()
 
 
-def message_identity(kind: int, caller: bytes, callee: bytes, method: str, arg: bytes) -> bytes:
-    """Name an activation that is no ingress message: the same 32 bytes in every attempt."""
+def message_identity(
+    kind: int, caller: bytes, callee: bytes, method: str, arg: bytes, module_hash: bytes = b""
+) -> bytes:
+    """Name an activation that is no ingress message: the same 32 bytes in every attempt by the same module.
+
+    What ended a process once is not run again by its identity, and code that was mended is to be run.
+    """
     name = method.encode()
     head = b"%d:%d:%d:%d:" % (kind, len(caller), len(callee), len(name))
-    return sha256(head + caller + callee + name + sha256(arg).digest()).digest()
+    return sha256(head + caller + callee + name + sha256(arg).digest() + module_hash).digest()

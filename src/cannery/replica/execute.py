@@ -324,9 +324,9 @@ def _run_activation(
     if identity is None:
         identity = b""
         if runner.needs_identity:
-            identity = message_identity(
-                activation.kind, activation.caller, canister_id, activation.name, activation.arg
-            )
+            caller, name, arg = activation.caller, activation.name, activation.arg
+            kind, module_hash = activation.kind, canister.module_hash
+            identity = message_identity(kind, caller, canister_id, name, arg, module_hash)
     failure = runner.run(program, activation, identity, state.view.config.message_cpu_ns_max)
     if failure is None:
         state.note_work(activation.touched, activation.bytes_moved)

@@ -39,7 +39,7 @@ def run_hook(
     )
     identity = b""
     if runner.needs_identity:
-        identity = message_identity(kind, caller, canister_id, module_hash.hex(), arg)
+        identity = message_identity(kind, caller, canister_id, "", arg, module_hash)
     failure = runner.run(program, activation, identity, state.view.config.hook_cpu_ns_max)
     state.events.activations += 1
     if failure is not None:
