@@ -383,5 +383,31 @@ UPGRADE_WORK_COUNT = 1_000
 """What an upgrade counts towards the work of its round, besides what its hooks touch: 200 fill a round."""
 MODULE_DIFFERENCE_COUNT_MAX = 20
 
+# HTTP outcalls
+
+OUTCALL_COUNT_MAX = 500
+"""Outcalls under way on a subnet: asked for, and not answered or expired yet."""
+OUTCALL_PER_CANISTER_COUNT_MAX = 50
+OUTCALL_SIZE_BYTES_MAX = 2_000_000
+"""A request's headers and body, and a response's; as on the IC."""
+OUTCALL_WAITING_SIZE_BYTES_MAX = 64 * 1024 * 1024
+"""Requests under way on a subnet, together."""
+OUTCALL_URL_SIZE_CHARS_MAX = 8_192
+OUTCALL_HEADER_COUNT_MAX = 64
+OUTCALL_HEADER_SIZE_BYTES_MAX = 8_192
+OUTCALL_HEADERS_SIZE_BYTES_MAX = 48 * 1024
+OUTCALL_NS_MAX = 60 * 1_000_000_000
+"""From the round that asked until an outcall without an answer is rejected, also over restarts."""
+OUTCALL_HOST_COUNT_MAX = 1_000
+"""Lines of the lists of hosts and of networks."""
+OUTCALL_ANSWERS_PER_BLOCK_COUNT_MAX = 64
+OUTCALL_RUNNING_COUNT_MAX = 32
+"""Requests on their way at the same time."""
+OUTCALL_WAIT_MS_MAX = 30_000
+"""One request with its response, the look-up of the name included."""
+OUTCALL_CONNECT_MS_MAX = 10_000
+OUTCALL_ADDRESS_COUNT_MAX = 4
+"""Addresses of one name that are tried."""
+
 CANDID_HEADER_CACHED_SIZE_BYTES_MAX = 4_096
 """Foreign message headers above this size are compiled anew each time: strangers cannot fill the memory."""

@@ -13,7 +13,7 @@ import pytest
 
 from cannery import limits
 from cannery.cdk.build import build_module
-from cannery.node.config import LimitsSection, ModulesSection, NodeSection
+from cannery.node.config import LimitsSection, ModulesSection, NodeSection, OutcallsSection
 from cannery.node.gateway.settings import GatewaySettings
 from cannery.node.watching.settings import WatchSettings
 from cannery.replica.prices import FREE, IC
@@ -36,6 +36,7 @@ SETTINGS = (
     ("node", NodeSection()),
     ("limits", LimitsSection()),
     ("modules", ModulesSection()),
+    ("outcalls", OutcallsSection()),
     ("gateway", GatewaySettings()),
     ("watch", WatchSettings()),
 )

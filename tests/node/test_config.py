@@ -10,7 +10,14 @@ import pytest
 from msgspec.structs import replace
 
 from cannery.limits import DISK_RESERVE_BYTES
-from cannery.node.config import ConfigError, LimitsSection, ModulesSection, NodeSection, load_config
+from cannery.node.config import (
+    ConfigError,
+    LimitsSection,
+    ModulesSection,
+    NodeSection,
+    OutcallsSection,
+    load_config,
+)
 from cannery.node.data_dir import DataDir, DataDirError, load_keys, open_data_dir
 from cannery.node.gateway.settings import GatewaySettings
 from cannery.node.watching.settings import WatchSettings
@@ -154,9 +161,40 @@ def test_watching_is_configured(tmp_path: Path) -> None:
     assert load_config(tmp_path / "none").watch == WatchSettings()
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("allow = ['https://x.org/path']", "outcalls.allow: 'https://x.org/path' is no host"),
+        ("allow = ['x.org:0']", "between 1 and 65535"),
+        ("allow = ['ftp://x.org']", "is no host"),
+        ("private_networks = ['10.0.0.1/8']", "outcalls.private_networks: 10.0.0.1/8 has host bits set"),
+        ("private_networks = ['localhost']", "does not appear to be"),
+        ("hosts = []", "unknown field `hosts`"),
+    ],
+)
+def test_outcalls_that_cannot_be_are_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "cannery.toml").write_text(f"[outcalls]\n{text}\n")
+    with pytest.raises(ConfigError, match=reason):
+        load_config(tmp_path)
+
+
+def test_outcalls_are_configured(tmp_path: Path) -> None:
+    lines = "allow = ['RPC.example.org', 'http://10.0.0.9:8545']\nprivate_networks = ['192.168.1.0/24']"
+    (tmp_path / "cannery.toml").write_text(f"[outcalls]\n{lines}\n")
+    config = load_config(tmp_path)
+    assert config.replica.outcall_hosts == ("rpc.example.org", "http://10.0.0.9:8545")
+    assert config.outcalls.hosts == config.replica.outcall_hosts
+    assert [config.outcalls.may_connect(a) for a in ("192.168.1.5", "10.0.0.9", "10.0.0.8")] == [
+        True,
+        True,
+        False,
+    ]
+    assert load_config(tmp_path / "none").replica.outcall_hosts == ()
+
+
 def test_every_setting_stands_in_the_documentation() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
-    sections = (NodeSection, LimitsSection, ModulesSection, PriceSchedule)
+    sections = (NodeSection, LimitsSection, ModulesSection, OutcallsSection, PriceSchedule)
     names = [name for section in sections for name in section.__struct_fields__]
     names += [field.name for settings in (GatewaySettings, WatchSettings) for field in fields(settings)]
     assert [name for name in names if f"`{name}`" not in text] == []

@@ -7,7 +7,8 @@ from cannery.ports import StoreReader
 from cannery.replica import keys, records
 from cannery.replica.fleet_records import FLEET
 from cannery.replica.management.snapshot_store import SNAPSHOT, Part
-from cannery.replica.records import CallMessage, ResponseMessage
+from cannery.replica.outcall_records import OUTCALL
+from cannery.replica.records import AnsweredMessage, CallMessage, ResponseMessage
 
 
 def check_laws(reader: StoreReader) -> None:
@@ -34,11 +35,13 @@ def check_cycles(reader: StoreReader) -> None:
         held += _cycles_of(records.decode_message(data))
     for _, data in reader.scan(*keys.space_range(keys.STREAMS)):
         held += _cycles_of(records.STREAM_ENTRY.decode(data).message)
+    for _, data in reader.scan(*keys.space_range(keys.OUTCALLS)):
+        held += OUTCALL.decode(data).cycles
     assert subnet.minted - subnet.burned == held
 
 
 def _cycles_of(message: records.Message) -> int:
-    if isinstance(message, CallMessage):
+    if isinstance(message, CallMessage | AnsweredMessage):
         return message.cycles
     return message.cycles_refunded if isinstance(message, ResponseMessage) else 0
 

@@ -9,6 +9,7 @@ from cannery.replica.management import types as t
 from cannery.replica.management import upgrade_types as u
 from cannery.replica.management.alarm import AlarmSetArgs
 from cannery.replica.management.compare import ModuleCompareArgs
+from cannery.replica.management.outcall_types import HttpMethod, HttpRequestArgs
 
 _HASH = bytes(32)
 _SOMEBODY = Principal.self_authenticating(b"somebody")
@@ -56,6 +57,7 @@ def example_argument(method: str, canister: Principal) -> object:
         "cannery_upgrade_many": u.UpgradeManyArgs(_HASH, b"", [canister], False),
         "cannery_module_add": b"\x00asm",
         "cannery_canary": b"word",
+        "http_request": HttpRequestArgs("https://a.org", None, HttpMethod.get(), [], None, None),
         "cannery_name_set": t.NameSetArgs("name", canister),
         "cannery_operator_add": _SOMEBODY,
         "cannery_cycles_take": t.TakeCyclesArgs(canister),

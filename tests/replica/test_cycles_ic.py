@@ -29,6 +29,8 @@ def test_the_schedules_are_those_of_the_documents() -> None:
     assert dict(SCHEDULES) == {"free": PriceSchedule(), "ic": IC}
     assert (IC.per_message, IC.per_call, IC.per_call_byte) == (5_000_000, 260_000, 1_000)
     assert (IC.per_ingress, IC.per_ingress_byte) == (1_200_000, 2_000)
+    outcalls = IC.per_outcall, IC.per_outcall_request_byte, IC.per_outcall_response_byte
+    assert outcalls == (49_140_000, 5_200, 10_400)
     assert (IC.storage_per_gib_second, IC.creation) == (127_000, 500_000_000_000)
 
 

@@ -16,6 +16,7 @@ from cannery.replica.block import (
     Block,
     Configure,
     Ingress,
+    OutcallAnswer,
     PriceSchedule,
     ReplicaConfig,
     Route,
@@ -25,8 +26,10 @@ from cannery.replica.block import (
     encode_block,
     encode_config,
 )
+from cannery.replica.outcall_records import OUTCALL, OutcallRecord
 from cannery.replica.records import (
     AccountRecord,
+    AnsweredMessage,
     Callback,
     CallContext,
     CallMessage,
@@ -101,6 +104,9 @@ KEYS = {
     "fleet_value": keys.owned(keys.FLEET_VALUES, ID, b"signups"),
     "upgrade_batch": keys.numbered(keys.UPGRADE_BATCHES, ID, 12),
     "upgrade_result": keys.numbered(keys.UPGRADE_RESULTS, ID, 12) + keys.u64(3),
+    "outcall": keys.numbered(keys.OUTCALLS, ID, 12),
+    "outcall_count": keys.owned(keys.OUTCALL_COUNTS, ID),
+    "due_outcall": keys.due_key(17, keys.DUE_OUTCALL, ID, 12),
     "block": keys.block_key(10),
 }
 
@@ -145,6 +151,12 @@ RECORDS: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
     ),
     "log": (LogEntry(17, b"line", True), records.LOG),
     "event": (EventRecord(17, "chat", b"payload"), records.EVENT),
+    "outcall": (
+        OutcallRecord(
+            "https", "rpc.example.org", 443, "/", "POST", (("a", "b"),), b"{}", 100, "strip", b"c", 5, 16, 17
+        ),
+        OUTCALL,
+    ),
     "stream_head": (StreamHead(1, 2, 3), records.STREAM_HEAD),
     "stream_entry": (StreamEntry(ID, b"", CallMessage(ID, 1, "m", b"arg", 2, USER)), records.STREAM_ENTRY),
     "schema": (SchemaRecord({"entries": b"\x01"}, b"opaque"), records.SCHEMA),
@@ -180,6 +192,8 @@ OLDER_OF_OTHER_SHAPES = (
     "message_call_before_fleets",
     "config_before_ingress_prices",
     "block_before_ingress_prices",
+    "config_before_outcalls",
+    "block_before_outcalls",
 )
 MESSAGES = {
     "ingress": IngressMessage(HASH, USER, "sign", b"arg", 17),
@@ -187,17 +201,30 @@ MESSAGES = {
     "response": ResponseMessage(4, b"reply", 0, "", 3),
     "timer": TimerMessage(8),
     "upgrade": UpgradeMessage(ID, 12, 3),
+    "answered": AnsweredMessage(4, 5, "strip", b"context", 100, 200, (("date", "now"),), b"body"),
 }
 CONFIG = ReplicaConfig(
-    subnet=1, operators=(USER,), routes=(Route(0, 5, 1),), prices=PriceSchedule(1, 2, 3, 4, 5, 6, 7, 8, 9)
+    subnet=1,
+    operators=(USER,),
+    routes=(Route(0, 5, 1),),
+    prices=PriceSchedule(*range(1, 13)),
+    outcall_hosts=("rpc.example.org",),
 )
-BEFORE_INGRESS_PRICES = msgspec.structs.replace(CONFIG, prices=PriceSchedule(1, 2, 3, 4, 5, 6))
+BEFORE_INGRESS_PRICES = msgspec.structs.replace(
+    CONFIG, prices=PriceSchedule(1, 2, 3, 4, 5, 6), outcall_hosts=()
+)
+BEFORE_OUTCALLS = msgspec.structs.replace(CONFIG, prices=PriceSchedule(*range(1, 10)), outcall_hosts=())
 BLOCK = Block(
     10,
     HASH,
     17,
     HASH,
-    (Configure(CONFIG), Ingress(HASH, USER, ID, "sign", b"arg", 18)),
+    (
+        Configure(CONFIG),
+        Ingress(HASH, USER, ID, "sign", b"arg", 18),
+        OutcallAnswer(ID, 12, 200, (("date", "now"),), b"body"),
+        OutcallAnswer(ID, 13, reject_code=2, reject_message="down"),
+    ),
     (HASH,),
     (Verdict(2, "stopped"),),
 )
@@ -231,6 +258,9 @@ def test_records_are_written_and_read_as_in_the_golden_file() -> None:
     assert decode_block(bytes.fromhex(stored["block"])) == BLOCK
     before_prices = decode_block(bytes.fromhex(stored["block_before_ingress_prices"]))
     assert before_prices.inputs == (Configure(BEFORE_INGRESS_PRICES), BLOCK.inputs[1])
+    assert decode_config(bytes.fromhex(stored["config_before_outcalls"])) == BEFORE_OUTCALLS
+    before_outcalls = decode_block(bytes.fromhex(stored["block_before_outcalls"]))
+    assert before_outcalls.inputs == (Configure(BEFORE_OUTCALLS), BLOCK.inputs[1])
 
 
 def test_a_record_with_fewer_fields_still_opens() -> None:

@@ -70,7 +70,14 @@ CONTROLLERS_OR_OPERATORS = {
     "cannery_canister_metrics",
     "fetch_canister_logs",
 }
-CANISTERS = {"canister_info", "canister_metadata", "deposit_cycles", "raw_rand", "cannery_fleet_found"}
+CANISTERS = {
+    "canister_info",
+    "canister_metadata",
+    "deposit_cycles",
+    "raw_rand",
+    "cannery_fleet_found",
+    "http_request",
+}
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}
 INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
 FLEET_READERS = {"cannery_fleet_info", "cannery_fleet_members"}
@@ -179,6 +186,10 @@ def test_some_methods_are_for_canisters_alone(method: str) -> None:
     canister = make_puppet(world)
     for refusal in _refusals(world, OPERATOR, method, canister):
         assert "is for canisters" in refusal.text
+    if method == "http_request":
+        with pytest.raises(Rejected, match="this node calls nobody outside"):
+            puppet_manage(world, canister, method, example_argument(method, canister))
+        return
     puppet_manage(world, canister, method, example_argument(method, canister))
 
 

@@ -10,11 +10,14 @@ from cannery.ports import WriteBatch
 from cannery.replica import keys, records
 from cannery.replica.management.running import STOP_WAITER
 from cannery.replica.management.upgrade_batch import UPGRADE_BATCH
-from cannery.replica.records import CallMessage, Lane, ResponseMessage
+from cannery.replica.outcall_records import OUTCALL
+from cannery.replica.records import AnsweredMessage, CallMessage, Lane, ResponseMessage
 from cannery.replica.view import show
 from tests.sim.failure import Broken
 
-_CYCLE_SPACES = frozenset({keys.ACCOUNTS, keys.CONTEXTS, keys.QUEUES, keys.STOPS, keys.UPGRADE_BATCHES})
+_CYCLE_SPACES = frozenset(
+    {keys.ACCOUNTS, keys.CONTEXTS, keys.QUEUES, keys.STOPS, keys.UPGRADE_BATCHES, keys.OUTCALLS}
+)
 _STABLE_SPACES = frozenset({keys.STABLE})
 _QUEUED_SPACES = frozenset({keys.QUEUES, keys.CALLBACKS, keys.TIMERS})
 _SPACES = _CYCLE_SPACES | _STABLE_SPACES | _QUEUED_SPACES
@@ -130,8 +133,10 @@ def _cycles_of(space: int, value: bytes) -> int:
         return STOP_WAITER.decode(value).cycles
     if space == keys.UPGRADE_BATCHES:
         return UPGRADE_BATCH.decode(value).cycles
+    if space == keys.OUTCALLS:
+        return OUTCALL.decode(value).cycles
     message = records.decode_message(value)
-    if isinstance(message, CallMessage):
+    if isinstance(message, CallMessage | AnsweredMessage):
         return message.cycles
     return message.cycles_refunded if isinstance(message, ResponseMessage) else 0
 

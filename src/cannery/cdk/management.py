@@ -9,6 +9,7 @@ canister needs stands here: results name the fields that are read, and Candid's 
 from __future__ import annotations
 
 from cannery.candid.python import Case, Variant, field, nat, nat32, nat64, record, variant
+from cannery.cdk.outcalls import HttpRequestArgs, HttpResult
 from cannery.cdk.service import Service, method
 from cannery.protocol.principal import Principal
 
@@ -468,6 +469,10 @@ class Management(Service):
 
     @method
     def raw_rand(self) -> bytes: ...
+
+    @method
+    def http_request(self, args: HttpRequestArgs) -> HttpResult:
+        """Ask the world outside; `cdk.outcalls` makes arguments. Attach cycles where the node has prices."""
 
     @method
     def cannery_replace(self, args: ReplaceArgs) -> CanisterIdArg:

@@ -1,8 +1,8 @@
 """A node's configuration: defaults, what `<data>/cannery.toml` says, and what the command line overrides.
 
-Sections: `[node]` (host, port, processes, memory), `[limits]`, `[prices]`, `[modules]`, `[gateway]` and
-`[watch]`; an unknown name is an error, so that a slip does not pass for a setting. docs/configuration.md
-lists every name.
+Sections: `[node]` (host, port, processes, memory), `[limits]`, `[prices]`, `[modules]`, `[outcalls]`,
+`[gateway]` and `[watch]`; an unknown name is an error, so that a slip does not pass for a setting.
+docs/configuration.md lists every name.
 Keys, lock and layout of the data directory are `data_dir`'s.
 """
 
@@ -27,6 +27,7 @@ from cannery.limits import (
     QUERY_CPU_NS_MAX,
 )
 from cannery.node.gateway.settings import GatewaySettings
+from cannery.node.outcall_rules import OutcallRules
 from cannery.node.watching.settings import WatchSettings, WatchSettingsError
 from cannery.replica.block import PriceSchedule, ReplicaConfig
 from cannery.replica.prices import SCHEDULES
@@ -76,12 +77,20 @@ class ModulesSection(_Section, frozen=True, forbid_unknown_fields=True):
     third_party_imports: tuple[str, ...] = ()
 
 
+class OutcallsSection(_Section, frozen=True, forbid_unknown_fields=True):
+    """`[outcalls]`: whom canisters may call over HTTP."""
+
+    allow: tuple[str, ...] = ()
+    private_networks: tuple[str, ...] = ()
+
+
 class ConfigFile(_Section, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     node: NodeSection = NodeSection()
     limits: LimitsSection = LimitsSection()
     modules: ModulesSection = ModulesSection()
+    outcalls: OutcallsSection = OutcallsSection()
     prices: dict[str, int | str] = {}
     gateway: dict[str, object] = {}
     watch: dict[str, object] = {}
@@ -101,6 +110,7 @@ class NodeConfig:
     replica: ReplicaConfig = field(default_factory=ReplicaConfig)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
+    outcalls: OutcallRules = field(default_factory=OutcallRules)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -132,6 +142,7 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
     for name in limits.__struct_fields__:
         if getattr(limits, name) < 1:
             raise ConfigError(f"limits.{name} must be at least 1")
+    outcalls = _outcall_rules(file.outcalls)
     return NodeConfig(
         data=folder,
         host=file.node.host,
@@ -151,7 +162,9 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
             reply_size_bytes_max=limits.reply_mib_max * _MIB,
             canister_quota_count=limits.canister_quota_count,
             block_window_count=limits.block_window_count,
+            outcall_hosts=outcalls.hosts,
         ),
+        outcalls=outcalls,
         gateway=_gateway_settings(file.gateway),
         watch=_watch_settings(file.watch),
     )
@@ -196,6 +209,13 @@ def _watch_settings(values: Mapping[str, object]) -> WatchSettings:
     except WatchSettingsError as error:
         raise ConfigError(str(error)) from error
     return settings
+
+
+def _outcall_rules(section: OutcallsSection) -> OutcallRules:
+    try:
+        return OutcallRules.of(section.allow, section.private_networks)
+    except ValueError as error:
+        raise ConfigError(f"outcalls.{error}") from error
 
 
 def _check_names(section: str, values: Mapping[str, object], known: set[str]) -> None:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from cannery.errors import RejectCode
 from cannery.limits import (
     ASK_QUEUE_COUNT_MAX,
     ASKS_PER_TURN_COUNT_MAX,
@@ -24,6 +25,7 @@ from cannery.limits import (
     RECOVERY_PAUSE_MS,
     TIMER_WAIT_MS_MAX,
 )
+from cannery.node.outcalls import Outcall
 from cannery.node.service import Durable, Subnet, Sync
 
 _NS_PER_S: Final = 1_000_000_000
@@ -75,6 +77,7 @@ class SubnetDriver:
         self._sync_is_running = False
         self._idle: asyncio.Future[None] | None = None
         self._is_stopping = False
+        self._fetches: set[asyncio.Task[None]] = set()
         self.wake()
 
     def wake(self) -> None:
@@ -95,6 +98,8 @@ class SubnetDriver:
         self._is_stopping = True
         if self._timer_handle is not None:
             self._timer_handle.cancel()
+        for fetching in self._fetches:
+            fetching.cancel()
         self._start_sync()
         if self._sync_is_running:
             self._idle = self._loop.create_future()
@@ -111,11 +116,27 @@ class SubnetDriver:
         if subnet.is_ready():
             subnet.run_round()
             self._start_sync()
+        self._start_outcalls()
         self._on_turn_end()
         if self._asks or subnet.is_ready():
             self.wake()
         else:
             self._set_timer()
+
+    def _start_outcalls(self) -> None:
+        for outcall in self.subnet.take_outcalls():
+            task = self._loop.create_task(self._perform(outcall))
+            self._fetches.add(task)
+            task.add_done_callback(self._fetches.discard)
+
+    async def _perform(self, outcall: Outcall) -> None:
+        fetch = self.subnet.fetch
+        if fetch is None:
+            answer = outcall.refused(RejectCode.SYS_FATAL, "this node performs no HTTP requests")
+        else:
+            answer = await fetch(outcall)
+        self.subnet.outcalls.answer(answer)
+        self.wake()
 
     def _run_asks(self) -> None:
         asks = self._asks

@@ -23,6 +23,7 @@ from cannery.errors import Reject, RejectCode, StoreError
 from cannery.node.canister_metrics import fill_latency
 from cannery.node.latency import Latencies
 from cannery.node.metrics import SubnetMetrics, render_metrics
+from cannery.node.outcalls import Fetch, Outcall, Outcalls
 from cannery.node.pool import IngressPool, Refusals
 from cannery.node.subnet_doors import Doors, SubnetLimits
 from cannery.node.vitals import Vitals
@@ -34,12 +35,14 @@ from cannery.replica.block import (
     BlockInput,
     Configure,
     Ingress,
+    OutcallAnswer,
     ReplicaConfig,
     decode_config,
 )
 from cannery.replica.events import EventPage, read_events
 from cannery.replica.ingress import Admitted, Duplicate, admit
 from cannery.replica.keys import CONFIG_KEY, HEAD_KEY
+from cannery.replica.outcall_records import list_outcalls
 from cannery.replica.queries import Query, QueryResult, run_query
 from cannery.replica.reading import read_path
 from cannery.replica.records import HEAD, HeadRecord, SubnetRecord
@@ -99,6 +102,7 @@ class Executed:
     outcome: RoundOutcome
     inputs: tuple[Ingress, ...]
     snapshot: StoreSnapshot
+    fetched: tuple[OutcallAnswer, ...] = ()
 
 
 class Sync:
@@ -151,6 +155,7 @@ class Subnet:
         self._failure: StoreError | None = None
         self.metrics = SubnetMetrics()
         self.latencies = Latencies()
+        self.outcalls = Outcalls()
         self._counts = SubnetRecord()
         self._started_ns = doors.clock.now_ns()
         self._open()
@@ -161,7 +166,9 @@ class Subnet:
         """Say whether a round should run now."""
         if self._failure is not None or len(self._unsynced) >= self._limits.unsynced_round_count_max:
             return False
-        return self._has_work or len(self._pool) > 0 or self._is_timer_due()
+        if self._has_work or self.outcalls.has_answers:
+            return True
+        return len(self._pool) > 0 or self._is_timer_due()
 
     def next_wake_ns(self) -> int | None:
         """Give the time at which a timer makes the subnet ready; None where none is set."""
@@ -254,28 +261,31 @@ class Subnet:
     def run_round(self) -> None:
         """Cut a block, execute it and write it. Its answers come out of the sync that covers it."""
         started_ns = self._doors.clock.now_ns()
+        fetched = self.outcalls.take_answers(self._limits.block_input_size_bytes_max)
         inputs = self._pool.take(self._limits.block_input_count_max, self._limits.block_input_size_bytes_max)
         try:
             self._check_disk()
-            outcome = run_round(self._store, self._cut_block(inputs), self._doors.programs, self._doors.watch)
+            block = self._cut_block(inputs, fetched)
+            outcome = run_round(self._store, block, self._doors.programs, self._doors.watch)
             self._store.write(outcome.batch)
             snapshot = self._store.snapshot()
         except StoreError as error:
             self._pool.put_back(inputs)
+            self.outcalls.put_back(fetched)
             self._fail(error)
             return
-        self._unsynced.append(Executed(outcome, inputs, snapshot))
+        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched))
         self._head = outcome.head
         self._pending_config = None
         self._has_work = outcome.backlog
         self._next_timer_ns = outcome.next_timer_ns
         self.metrics.note_round(outcome.events, len(inputs), self._doors.clock.now_ns() - started_ns)
 
-    def _cut_block(self, inputs: tuple[Ingress, ...]) -> Block:
+    def _cut_block(self, inputs: tuple[Ingress, ...], fetched: tuple[OutcallAnswer, ...]) -> Block:
         head, now_ns = self._head, self._doors.clock.now_ns()
-        all_inputs: tuple[BlockInput, ...] = inputs
+        all_inputs: tuple[BlockInput, ...] = (*fetched, *inputs)
         if self._pending_config is not None:
-            all_inputs = (Configure(self._pending_config), *inputs)
+            all_inputs = (Configure(self._pending_config), *all_inputs)
         return Block(
             number=head.number + 1,
             previous_hash=head.block_hash,
@@ -337,6 +347,7 @@ class Subnet:
         self._durable.close()
         self._durable = executed.snapshot
         self._durable_head = executed.outcome.head
+        self.outcalls.note(executed.outcome.outcalls)
 
     def _collect(
         self, executed: Executed, accepted: list[object], settled: list[tuple[object, Answer]]
@@ -379,6 +390,19 @@ class Subnet:
             raise self._failure
         self._store.checkpoint(path)
         return self._head.number
+
+    # --- outcalls
+
+    @property
+    def fetch(self) -> Fetch | None:
+        """What performs HTTP requests, if anything does."""
+        return self._doors.fetch
+
+    def take_outcalls(self) -> list[Outcall]:
+        """Give HTTP requests whose round is durable and that nobody performs yet; each gets an answer by
+        `outcalls.answer`, or is given out again after the next start.
+        """
+        return self.outcalls.take(self._durable)
 
     # --- queries and reads
 
@@ -501,6 +525,7 @@ class Subnet:
         self._store.sync()
         self._durable = self._store.snapshot()
         self._durable_head = self._head
+        self.outcalls.note(list_outcalls(self._durable))
         self._note_durable()
         # The first round finds out what waits in the queues and when the next timer is due.
         self._has_work = True
@@ -539,6 +564,7 @@ class Subnet:
             executed = self._unsynced.pop()
             executed.snapshot.close()
             self._pool.put_back(executed.inputs)
+            self.outcalls.put_back(executed.fetched)
         self._head = self._durable_head
 
     def _recognize(self) -> None:

@@ -12,6 +12,7 @@ from cannery.limits import (
     DISK_RESERVE_BYTES,
     UNSYNCED_ROUND_COUNT_MAX,
 )
+from cannery.node.outcalls import Fetch
 from cannery.node.vitals import Machine
 from cannery.ports import Clock, Entropy, Programs, Store, Watch
 
@@ -26,7 +27,9 @@ class DurableMark(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """A subnet's doors to the world. `open_store` is called again after a failure of the store."""
+    """A subnet's doors to the world. `open_store` is called again after a failure of the store; `fetch`
+    performs HTTP outcalls, and never raises.
+    """
 
     open_store: Callable[[], Store]
     programs: Programs
@@ -37,6 +40,7 @@ class Doors:
     free_bytes: Callable[[], int] | None = None
     durable_mark: DurableMark | None = None
     machine: Callable[[], Machine] | None = None
+    fetch: Fetch | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from cannery.node.answers import ReplySpool, spool_free_bytes
 from cannery.node.condemned import take_condemned
 from cannery.node.config import NodeConfig, load_config
 from cannery.node.data_dir import DataDir, load_keys
+from cannery.node.outcall_fetch import Fetcher
 from cannery.node.process_life import end_on_bugs, end_with_parent, limit_memory, say_ready, stop_event
 from cannery.node.python_runtime import PythonPrograms
 from cannery.node.service import Subnet
@@ -53,6 +54,7 @@ def open_subnet(config: NodeConfig) -> Subnet:
         free_bytes=spool_free_bytes(folder.store.parent),
         durable_mark=running,
         machine=machine_meter(folder.store),
+        fetch=Fetcher(config.outcalls).fetch,
     )
     replica = replace(config.replica, operators=(keys.operator.principal.raw,))
     return Subnet(doors, replica, condemned=condemned)

@@ -37,6 +37,7 @@ class PriceSchedule(msgspec.Struct, frozen=True, array_like=True):
     Every activation costs `per_message`, and `per_byte` of its argument, of the values that it writes or
     scans, of its answer and of the arguments of its calls; a signed call `per_ingress` and its bytes beside.
     A call to another canister costs its sender `per_call`, and `per_call_byte` of argument and response.
+    An HTTP outcall costs `per_outcall`, and bytes of the request and of the largest response it allows.
     """
 
     per_message: int = 0
@@ -48,6 +49,9 @@ class PriceSchedule(msgspec.Struct, frozen=True, array_like=True):
     per_ingress: int = 0
     per_ingress_byte: int = 0
     per_call_byte: int = 0
+    per_outcall: int = 0
+    per_outcall_request_byte: int = 0
+    per_outcall_response_byte: int = 0
 
 
 class Route(msgspec.Struct, frozen=True, array_like=True):
@@ -82,6 +86,7 @@ class ReplicaConfig(msgspec.Struct, frozen=True, array_like=True):
     argument_size_bytes_max: int = 100 * 1024 * 1024
     reply_size_bytes_max: int = 100 * 1024 * 1024
     canister_quota_count: int = 1_000_000
+    outcall_hosts: tuple[str, ...] = ()
 
 
 class Ingress(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -101,7 +106,22 @@ class Configure(msgspec.Struct, frozen=True, array_like=True, tag=2):
     config: ReplicaConfig
 
 
-BlockInput = Ingress | Configure
+class OutcallAnswer(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """What became of an HTTP outcall, known by its canister and the number of the call in flight there.
+
+    `reject_code` 0: a response came, with status, headers and body; else it says why there is none.
+    """
+
+    canister_id: bytes
+    callback: int
+    status: int = 0
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    reject_code: int = 0
+    reject_message: str = ""
+
+
+BlockInput = Ingress | Configure | OutcallAnswer
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):

@@ -34,8 +34,10 @@ from cannery.replica.management.dispatch import (
     execute_management,
     settle_stop,
 )
+from cannery.replica.outcalls import run_transform
 from cannery.replica.records import (
     AccountRecord,
+    AnsweredMessage,
     Callback,
     CallContext,
     CallMessage,
@@ -82,6 +84,8 @@ def run_turn(state: RoundState, receiver: bytes, message: Message) -> None:
     elif isinstance(message, CallMessage):
         call_origin = CallOrigin(message.caller, message.callback, message.fleet)
         _run_call(state, receiver, call_origin, message.caller, message.method, message.arg, message.cycles)
+    elif isinstance(message, AnsweredMessage):
+        run_transform(state, receiver, message)
     else:
         run_upgrade(state, receiver, message)
     canister = state.view.canister(receiver)

@@ -46,6 +46,8 @@ FLEET_VALUES = 0x21
 UPGRADE_BATCHES = 0x22
 UPGRADE_RESULTS = 0x23
 EVENTS = 0x24
+OUTCALLS = 0x25
+OUTCALL_COUNTS = 0x26
 
 LOCAL_SPACE = 0x80
 BLOCKS = 0x80
@@ -57,6 +59,7 @@ HEAD_KEY = bytes((HEAD,))
 
 DUE_TIMER = 1
 DUE_STOP = 2
+DUE_OUTCALL = 3
 
 MINUTE_NS = 60 * 1_000_000_000
 
@@ -169,7 +172,9 @@ def stream_key(subnet: int, sequence: int) -> bytes:
 
 
 def due_key(due_ns: int, kind: int, owner: bytes, number: int) -> bytes:
-    """Give the key under which something falls due: `DUE_TIMER` or `DUE_STOP`, of one canister, by number."""
+    """Give the key under which something falls due: a timer, a stop or an outcall, of one canister, by
+    number.
+    """
     return bytes((DUE,)) + _U64.pack(due_ns) + bytes((kind, len(owner))) + owner + _U64.pack(number)
 
 

@@ -31,6 +31,9 @@ IC: Final = PriceSchedule(
     per_ingress=1_200_000,
     per_ingress_byte=2_000,
     per_call_byte=1_000,
+    per_outcall=49_140_000,
+    per_outcall_request_byte=5_200,
+    per_outcall_response_byte=10_400,
 )
 
 SCHEDULES: Final[Mapping[str, PriceSchedule]] = MappingProxyType({"free": FREE, "ic": IC})

@@ -244,11 +244,29 @@ class UpgradeMessage(msgspec.Struct, frozen=True, array_like=True, tag=5):
     place: int
 
 
-Message = IngressMessage | CallMessage | ResponseMessage | TimerMessage | UpgradeMessage
+class AnsweredMessage(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The response to an HTTP outcall that waits for its transform: the call in flight, the cycles that go
+    back, what the transform is given beside the response, and how large its result may be.
+    """
+
+    callback: int
+    cycles: int
+    transform: str
+    context: bytes
+    size_bytes_max: int
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+Message = IngressMessage | CallMessage | ResponseMessage | TimerMessage | UpgradeMessage | AnsweredMessage
 
 
 class Lane(IntEnum):
-    """The queues of one canister; each has its own bound, and they take turns. Upgrades wait among timers."""
+    """The queues of one canister; each has its own bound, and they take turns.
+
+    Upgrades, and responses from outside, wait among timers.
+    """
 
     INGRESS = 0
     CALLS = 1
@@ -433,6 +451,8 @@ def message_size_bytes(message: Message) -> int:
         return len(message.reply) + len(message.reject_message)
     if isinstance(message, (TimerMessage, UpgradeMessage)):
         return 0
+    if isinstance(message, AnsweredMessage):
+        return len(message.body) + len(message.context)
     return len(message.arg) + len(message.method)
 
 

@@ -24,6 +24,7 @@ from cannery.replica.block import (
     Block,
     Configure,
     Ingress,
+    OutcallAnswer,
     encode_block,
     encode_config,
     round_root,
@@ -33,6 +34,7 @@ from cannery.replica.cycles import is_frozen
 from cannery.replica.execute import run_turn
 from cannery.replica.ingress import induct_ingress
 from cannery.replica.management.dispatch import expire_stops
+from cannery.replica.outcalls import expire_outcall, take_answer
 from cannery.replica.overlay import batch_of
 from cannery.replica.records import CanisterStatus, HeadRecord, Lane, TimerMessage
 from cannery.replica.request_status import note_unfinished, prune_statuses
@@ -48,6 +50,7 @@ class RoundOutcome:
 
     `accepted`: calls of this block that are let in and not at their end, in order. `backlog`: work is left
     for another round, which may have no inputs. `emitted`: the canisters' events, in order.
+    `outcalls`: HTTP requests that it leaves to be performed, by canister and call in flight.
     """
 
     batch: WriteBatch
@@ -60,6 +63,7 @@ class RoundOutcome:
     backlog: bool
     events: RoundEvents
     emitted: tuple[Emitted, ...] = ()
+    outcalls: tuple[tuple[bytes, int], ...] = ()
 
 
 def run_round(reader: StoreReader, block: Block, programs: Programs, watch: Watch | None) -> RoundOutcome:
@@ -73,6 +77,8 @@ def run_round(reader: StoreReader, block: Block, programs: Programs, watch: Watc
     for item in block.inputs:
         if isinstance(item, Ingress):
             induct_ingress(state, item)
+        elif isinstance(item, OutcallAnswer):
+            take_answer(state, item)
         else:
             _configure(state, item)
     all_fired = _fire_due(state)
@@ -138,6 +144,9 @@ def _fire_due(state: RoundState) -> bool:
         message.put(key, None)
         if kind == keys.DUE_STOP:
             expire_stops(message, canister_id, number)
+            commit(message)
+        elif kind == keys.DUE_OUTCALL:
+            expire_outcall(message, canister_id, number)
             commit(message)
         elif _fires(state, message, canister_id, number):
             state.events.timers += 1
@@ -215,6 +224,7 @@ def _close(state: RoundState, before: HeadRecord, backlog: bool, next_timer_ns: 
         backlog,
         state.events,
         tuple(state.emitted),
+        tuple(state.outcalls),
     )
 
 

@@ -100,6 +100,7 @@ class RoundState:
         "emitted",
         "events",
         "layer",
+        "outcalls",
         "reader",
         "runner",
         "scheduler",
@@ -128,6 +129,7 @@ class RoundState:
         self.emitted: list[Emitted] = []
         self.accepted: dict[bytes, Ingress] = {}
         self.stream_heads: dict[int, StreamHead] = {}
+        self.outcalls: list[tuple[bytes, int]] = []
         self.events = RoundEvents()
 
     def account_for_change(self, canister_id: bytes) -> AccountRecord | None:

@@ -13,7 +13,21 @@ See `Node` for time, upgrades, restarts and faults; `FaultyStore` for stores tha
 from cannery.client.errors import Rejected
 from cannery.testing.actor import Actor
 from cannery.testing.clock import ManualClock
+from cannery.testing.http_script import HttpFailure, HttpRequest, HttpResponse, HttpSilence
 from cannery.testing.node import Node, Unanswered
 from cannery.testing.store import Crashed, FaultyStore, MemoryStore
 
-__all__ = ["Actor", "Crashed", "FaultyStore", "ManualClock", "MemoryStore", "Node", "Rejected", "Unanswered"]
+__all__ = [
+    "Actor",
+    "Crashed",
+    "FaultyStore",
+    "HttpFailure",
+    "HttpRequest",
+    "HttpResponse",
+    "HttpSilence",
+    "ManualClock",
+    "MemoryStore",
+    "Node",
+    "Rejected",
+    "Unanswered",
+]

@@ -55,11 +55,13 @@ from cannery.replica.state import Answer
 from cannery.testing.actor import Actor, Interface, interface_of_class, interface_of_did, rejected, reply_of
 from cannery.testing.class_source import source_of
 from cannery.testing.clock import ManualClock, SeededEntropy
+from cannery.testing.http_script import HttpRequest, HttpRule, HttpScript
 from cannery.testing.store import FaultyStore, MemoryStore
 
 START_NS: Final = 1_767_225_600_000_000_000
 _EXPIRY_NS: Final = 240_000_000_000
 _NS_PER_S: Final = 1_000_000_000
+_ANY_HOST: Final = ("*", "http://*")
 
 Installable = type[Canister] | str | Path | bytes
 
@@ -93,12 +95,14 @@ class Node:
     ) -> None:
         """Make a node on a store in memory, on the `store` given, or on RocksDB in the directory `data`.
 
-        `config` sets prices and limits; `seed` decides all chance.
+        `config` sets prices and limits, and whom canisters may call over HTTP (without it: everybody); `seed`
+        decides all chance.
         """
         self.operator = self.principal("operator")
         self.clock = ManualClock(START_NS)
         self._open_store = _store_opener(store, data)
-        self._config = _with_operator(config or ReplicaConfig(), self.operator, third_party)
+        chosen = config or ReplicaConfig(outcall_hosts=_ANY_HOST)
+        self._config = _with_operator(chosen, self.operator, third_party)
         self._third_party = third_party
         self._limits = limits
         self._entropy = SeededEntropy(seed)
@@ -106,6 +110,7 @@ class Node:
         self._programs = PythonPrograms(third_party, watch=self._watch)
         self._answers: dict[int, Answer | Rejected] = {}
         self._ticket = 0
+        self._http = HttpScript()
         self.subnet = self._open()
         # On data of an earlier node: go on after its last block, with other chance than it had.
         head = self.subnet.head
@@ -214,6 +219,22 @@ class Node:
         """Start a stopped canister."""
         self.manage("start_canister", CanisterIdRecord(canister.id))
 
+    # --- the world outside
+
+    def answer_http(self, url_pattern: str, answer: HttpRule) -> None:
+        """Answer HTTP requests of canisters whose URL matches (`*` stands for anything); the last rule that
+        matches counts. `answer`: bytes, an `HttpResponse`, an `HttpFailure`, an `HttpSilence`, or a function
+        of the `HttpRequest` that gives one of them.
+        """
+        self._http.add(url_pattern, answer)
+
+    @property
+    def http_requests(self) -> list[HttpRequest]:
+        """What canisters have asked for over HTTP, oldest first; a request repeated after a crash stands
+        here again.
+        """
+        return self._http.requests
+
     # --- time, rounds, faults
 
     @property
@@ -242,6 +263,7 @@ class Node:
 
     def step(self) -> bool:
         """Run one round and its sync; False where there was nothing to do."""
+        self._serve_http()
         if not self.subnet.is_ready():
             return False
         self.subnet.run_round()
@@ -361,6 +383,15 @@ class Node:
         for ticket, answer in durable.settled:
             assert isinstance(ticket, int), "tickets are made in this class"
             self._answers[ticket] = answer
+
+    def _serve_http(self) -> None:
+        while outcalls := self.subnet.take_outcalls():
+            for outcall in outcalls:
+                answer = self._http.perform(outcall)
+                if answer is None:
+                    self.subnet.outcalls.give_up(outcall)
+                else:
+                    self.subnet.outcalls.answer(answer)
 
     def _next_request_id(self) -> bytes:
         return self._entropy.random_bytes(32)

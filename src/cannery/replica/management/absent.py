@@ -17,8 +17,6 @@ _BITCOIN = "the node keeps no view of the Bitcoin network; the IC itself has dep
 
 ABSENT: Mapping[str, str] = MappingProxyType(
     {
-        "http_request": "a result depends on ordered messages alone, so the node fetches nothing for it;"
-        " let a client outside fetch and call the canister",
         "ecdsa_public_key": _THRESHOLD_KEYS,
         "sign_with_ecdsa": _THRESHOLD_KEYS,
         "schnorr_public_key": _THRESHOLD_KEYS,

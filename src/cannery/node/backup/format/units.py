@@ -47,6 +47,8 @@ OWNED_SPACES = (
     keys.UPGRADE_BATCHES,
     keys.UPGRADE_RESULTS,
     keys.EVENTS,
+    keys.OUTCALLS,
+    keys.OUTCALL_COUNTS,
 )
 MODULE_SPACES = (keys.MODULES, keys.MODULE_FILES)
 _SPACE_MAX = 0xFE
