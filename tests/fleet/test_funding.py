@@ -262,15 +262,16 @@ def test_a_deposit_that_finds_no_child_comes_back_to_the_unit() -> None:
         before = balance_of(node, springs)
         node.manage("cannery_stop_canister", StopArgs(well.id, True))
         assert springs.fleet_top_up(well.id, 500).ok == 500, "a stopped child is topped up"
+        ordered = springs.fleet_top_up.submit(well.id, 700)
         node.manage("delete_canister", CanisterIdRecord(well.id))
-        failed = springs.fleet_top_up(well.id, 700)
+        node.run()
+        failed = ordered.result()
         assert failed.tag == "failed"
         assert "not found" in failed.failed
         assert balance_of(node, springs) == before - 500
-        funds = springs.fleet_child_funds(well.id)
-        assert (funds.granted, funds.on_the_way) == (590, False)
-        assert funds.history[-1].end.tag == "came_back"
         assert springs.fleet_funding().granted == 590
+        assert springs.fleet_child_funds(well.id) is None, "the node has told of its end"
+        assert springs.fleet_top_up(well.id, 700).tag == "failed"
         check_cycles(node.store)
 
 
@@ -350,7 +351,7 @@ def test_a_recycled_canister_begins_with_new_books() -> None:
         assert again.id == well.id
         node.run()
         funds = springs.fleet_child_funds(again.id)
-        assert (funds.granted, funds.quota.tag, funds.history) == (0, "unlimited", [])
+        assert (funds.granted, funds.quota.tag, len(funds.history)) == (3_000, "unlimited", 1)
 
 
 def test_a_child_that_moves_to_a_new_canister_takes_its_books_along() -> None:

@@ -145,7 +145,6 @@ def test_a_child_that_somebody_else_controls_is_left_alone_with_an_alarm() -> No
         child = village.as_("ann").settle(False)
         take = UpdateSettingsArgs(child.canister, CanisterSettings(controllers=[node.principal("ann")]))
         node.manage("update_settings", take, sender=village)
-        assert village.fleet_delete(child.canister).tag == "ok"
         node.run()
         assert village.fleet_child(child.canister).state.tag == "in_custody"
         assert child.canister in canisters(node)
@@ -418,3 +417,41 @@ def test_an_answer_that_comes_after_its_place_was_given_up_makes_no_second_child
             node.run()
             node.advance(seconds=601)
         assert village.fleet_status().pool == len(canisters(node)) - 2 == 1
+
+
+def test_custody_that_was_taken_behind_the_index_is_said_at_once() -> None:
+    with Node() as node:
+        village = build_village(node)
+        ann, bob, cid = [village.as_(owner).settle(False) for owner in ("ann", "bob", "cid")]
+        for child, controllers in ((ann, ["ann"]), (bob, ["bob", village])):
+            holders = [node.principal(who) for who in controllers]
+            taken = UpdateSettingsArgs(child.canister, CanisterSettings(controllers=holders))
+            node.manage("update_settings", taken, sender=village)
+        node.manage("stop_canister", CanisterIdRecord(cid.canister))
+        node.manage("delete_canister", CanisterIdRecord(cid.canister))
+        node.run()
+        assert village.fleet_child(ann.canister).state.tag == "in_custody"
+        assert village.fleet_child(cid.canister) is None
+        alarms = {alarm.subject: alarm for alarm in village.fleet_alarms_open()}
+        assert set(alarms) == {str(ann.canister), str(bob.canister)}
+        assert "no member any more" in alarms[str(bob.canister)].text
+        with pytest.raises(Rejected, match="fleet_left is for the node"):
+            village.fleet_left([cid.canister])
+
+
+def test_children_out_of_the_pool_are_born_with_the_same_cycles() -> None:
+    with Node() as node:
+        village = build_village(node)
+        node.top_up(village, 10**6)
+        village.fleet_birth_set("cottage", 700)
+        village.fleet_pool_set(PoolRule(1, 50))
+        node.run()
+        for owner in ("ann", "bob"):
+            child = village.as_(owner).settle(False)
+            assert _balance(node, node.actor(child.canister, Cottage)) == 750
+            node.run()
+        before = _balance(node, village)
+        village.fleet_recycle(child.canister)
+        node.run()
+        assert _balance(node, village) == before + 750, "the last owner's cycles come back"
+        assert village.fleet_status().pool == 2

@@ -91,6 +91,7 @@ class Village(Canister):
             encode_args(Deed(ctx.caller, fails)),
             then=self.settled,
             saved=ctx.caller,
+            cycles=self.fleet.nursery.births.get("cottage", 0),
         )
 
     @continuation

@@ -147,6 +147,20 @@ class Census(Component, prefix="fleet.census"):
         require_operator(ctx)
         self.begin(ctx)
 
+    @update
+    def fleet_left(self, ctx: Context, members: list[Principal]) -> None:
+        """Hear from the node that canisters are no members any more; nobody else may say so."""
+        if ctx.caller != Principal.management():
+            ctx.reject("fleet_left is for the node")
+        for canister in members[:CENSUS_PAGE_COUNT]:
+            child = self.directory.get(canister)
+            if child is None or child.state.tag != "active":
+                continue
+            if self.departures.is_handed_over(ctx, canister):
+                self.departures.handed_over(canister)
+            else:
+                self._ask_after(ctx, child)
+
     # for the other components
 
     def keep(self, ctx: Context) -> None:
@@ -256,6 +270,9 @@ class Census(Component, prefix="fleet.census"):
         if outcome.ok:
             if ctx.id not in outcome.value.controllers:
                 self.departures.note_custody(ctx, child, f"{ctx.id} is no controller of {saved}")
+            else:
+                text = f"{saved} is no member any more: somebody else controls it too, or it runs other code"
+                self.alarms.begin(ctx, "custody_taken", str(saved), text)
         elif outcome.reject_code == RejectCode.DESTINATION_INVALID:
             ctx.log(f"{saved}, the {child.kind} of {child.owner}, was deleted by somebody else")
             self.directory.forget(child)

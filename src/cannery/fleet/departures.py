@@ -17,6 +17,7 @@ from cannery import (
     StableMap,
     continuation,
     nat16,
+    nat64,
     record,
     timer,
     update,
@@ -43,7 +44,7 @@ from cannery.limits import LEAVING_COUNT_MAX, LEAVING_PER_TICK_COUNT_MAX
 SECOND_NS = 1_000_000_000
 LOST_NS = 600 * SECOND_NS
 PAUSE_S_MAX = 300
-STEPS_RECYCLE = ("stop", "empty", "start")
+STEPS_RECYCLE = ("stop", "empty", "take", "start")
 STEPS_DELETE = ("stop", "empty", "take", "delete")
 NO_CONTROLLER = "IC0512"
 
@@ -64,6 +65,7 @@ class Departures(Component, prefix="fleet.departures"):
     nursery = Uses(Nursery)
     treasury = Uses(Treasury)
     leaving = StableMap(Principal, Leaving, counted=True)
+    handing = StableMap(Principal, nat64)
 
     # methods
 
@@ -113,18 +115,25 @@ class Departures(Component, prefix="fleet.departures"):
         self.alarms.end(ctx, "quarantined", str(child.canister), "somebody else controls it")
         self.alarms.begin(ctx, "custody_taken", str(child.canister), text)
 
-    def hand_over_call(self, canister: Principal, controllers: list[Principal]) -> Call[None]:
+    def hand_over_call(self, ctx: Context, canister: Principal, controllers: list[Principal]) -> Call[None]:
         """Return the call that gives a child's control to others; `handed_over` books its success."""
+        self.handing.put(canister, ctx.now_ns)
         return Management().update_settings(
             UpdateSettingsArgs(canister, CanisterSettings(controllers=controllers))
         )
 
     def handed_over(self, ctx: Context, canister: Principal) -> None:
         """Note that a child's control was given to its owner, who asked for it: that is no alarm."""
+        self.handing.delete(canister)
         child = self.directory.get(canister)
         if child is not None:
             self.directory.set_state(child, ChildState.in_custody())
             self.alarms.end(ctx, "quarantined", str(canister), "its owner controls it")
+
+    def is_handed_over(self, ctx: Context, canister: Principal) -> bool:
+        """Say whether a child is being handed over to its owner now."""
+        begun_ns = self.handing.get(canister)
+        return begun_ns is not None and ctx.now_ns - begun_ns < LOST_NS
 
     # steps
 

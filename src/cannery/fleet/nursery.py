@@ -32,6 +32,7 @@ from cannery import (
 )
 from cannery.cdk.component import Component, Uses
 from cannery.cdk.management import (
+    CanisterIdArg,
     CanisterSettings,
     CreateCanisterArgs,
     CreateCanisterResult,
@@ -85,6 +86,7 @@ class Nursery(Component, prefix="fleet.nursery"):
     waves = Uses(Waves)
     making = StableMap(tuple[str, Principal], nat64)
     pool = StableSet(Principal, counted=True)
+    fitting = StableMap(Principal, nat64)
     births = StableMap(str, nat)
     pool_rule = StableCell(PoolRule, PoolRule(0, 0))
     refilling = StableCell(tuple[nat32, nat64], (0, 0))
@@ -94,6 +96,11 @@ class Nursery(Component, prefix="fleet.nursery"):
     def is_making(self, ctx: Context, kind: str, owner: Principal) -> bool:
         """Say whether an owner's child of a kind is being made now."""
         started_ns = self.making.get((kind, owner))
+        return started_ns is not None and ctx.now_ns - started_ns < MAKING_NS_MAX
+
+    def is_fitting(self, ctx: Context, canister: Principal) -> bool:
+        """Say whether a prepared canister is being installed now."""
+        started_ns = self.fitting.get(canister)
         return started_ns is not None and ctx.now_ns - started_ns < MAKING_NS_MAX
 
     def create(
@@ -125,6 +132,10 @@ class Nursery(Component, prefix="fleet.nursery"):
             )
             return ctx.call_for(made, making.waiter, then=self.made, saved=making, cycles=cycles)
         self.pool.discard(pooled)
+        self.fitting.put(pooled, ctx.now_ns)
+        if cycles:
+            # Before the installation in the management canister's queue: it is paid for out of them.
+            ctx.notify(management.deposit_cycles(CanisterIdArg(pooled)), cycles=cycles)
         fitted = management.install_chunked_code(install_known(pooled, release.module_hash, arg))
         return ctx.call_for(fitted, making.waiter, then=self.fitted, saved=making)
 
@@ -138,6 +149,7 @@ class Nursery(Component, prefix="fleet.nursery"):
     def fitted(self, ctx: Context, outcome: Outcome[None], saved: Making) -> Continued:
         """Note the new child, or put its canister back; one that is unfit is left to the orphans."""
         assert saved.pooled is not None, "only prepared canisters are fitted"
+        self.fitting.delete(saved.pooled)
         if not outcome.ok and outcome.error_code not in UNFIT_CODES:
             self.pool.add(saved.pooled)
         self._refill(ctx)

@@ -106,7 +106,7 @@ class Orphans(Component, prefix="fleet.orphans"):
     def _is_due(self, ctx: Context, canister: Principal) -> bool:
         """Say whether a member was in no list for long enough; note one that is seen so the first time."""
         seen_ns = self.suspects.get(canister)
-        if self._is_listed(canister):
+        if self._is_listed(ctx, canister):
             if seen_ns is not None:
                 self._clear(ctx, canister, "it is listed again")
             return False
@@ -129,7 +129,7 @@ class Orphans(Component, prefix="fleet.orphans"):
             return
         for result in outcome.value:
             canister, report = result.canister_id, result.status
-            if report is None or self._is_listed(canister) or len(self.directory.replacing):
+            if report is None or self._is_listed(ctx, canister) or len(self.directory.replacing):
                 continue
             if _has_served(report):
                 text = (
@@ -151,7 +151,7 @@ class Orphans(Component, prefix="fleet.orphans"):
     ) -> AdoptResult | Pending[AdoptResult]:
         """List a member that is in no list as the child of an owner; of which kind says its module."""
         require_operator(ctx)
-        if self._is_listed(canister):
+        if self._is_listed(ctx, canister):
             return AdoptResult.err(f"{canister} is listed already")
         call = Management().cannery_status_many([canister])
         return ctx.call(call, then=self.adopted, saved=Adopting(canister, owner))
@@ -163,7 +163,7 @@ class Orphans(Component, prefix="fleet.orphans"):
         report = outcome.value[0].status if outcome.ok else None
         if report is None or report.fleet != ctx.id or report.kind is None:
             return AdoptResult.err(f"{canister} is no member of this fleet with a module of its registry")
-        if self._is_listed(canister) or self.directory.find(report.kind, owner) is not None:
+        if self._is_listed(ctx, canister) or self.directory.find(report.kind, owner) is not None:
             return AdoptResult.err(f"{owner} has a {report.kind} already, or {canister} is listed")
         if self.nursery.is_making(ctx, report.kind, owner):
             return AdoptResult.err(f"a {report.kind} for {owner} is being made: ask again in a moment")
@@ -172,10 +172,11 @@ class Orphans(Component, prefix="fleet.orphans"):
         self._clear(ctx, canister, f"it is the {child.kind} of {owner}")
         return AdoptResult.ok(child)
 
-    def _is_listed(self, canister: Principal) -> bool:
+    def _is_listed(self, ctx: Context, canister: Principal) -> bool:
         return (
             self.directory.get(canister) is not None
             or canister in self.nursery.pool
+            or self.nursery.is_fitting(ctx, canister)
             or canister in self.departures.leaving
         )
 

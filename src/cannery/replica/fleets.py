@@ -10,19 +10,28 @@ change without it. Docs: docs/adr/0006-fleets-known-to-the-node.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from cannery.candid.codec import encoder
+from cannery.candid.python import type_of
 from cannery.limits import FLEET_NAME_SIZE_BYTES_MAX
 from cannery.ports import FleetRelease
+from cannery.protocol.principal import Principal
 from cannery.replica import keys
 from cannery.replica.fleet_records import FLEET, FLEET_MODULE, FleetRecord
-from cannery.replica.records import CanisterRecord, encode_record
-from cannery.replica.state import MessageOverlay, RoundState
+from cannery.replica.records import CallMessage, CanisterRecord, encode_record
+from cannery.replica.state import MANAGEMENT_ID, MessageOverlay, RoundState
 from cannery.replica.view import StateView
 
 Get = Callable[[bytes], bytes | None]
+
+LEFT_METHOD: Final = "fleet_left"
+"""A one-way call of the management canister to an index, with the members that are none any more."""
+
+_ENCODE_MEMBERS: Final = encoder((type_of(list[Principal]),))
+_NOBODY_WAITS: Final = 0
 
 
 class KnowsControllers(Protocol):
@@ -107,7 +116,7 @@ def join(message: MessageOverlay, canister_id: bytes, fleet: bytes) -> None:
 
 
 def leave(message: MessageOverlay, canister_id: bytes) -> None:
-    """End a canister's membership for good; an index goes with its whole fleet."""
+    """End a canister's membership for good, and tell its index; an index goes with its whole fleet."""
     canister = message.canister(canister_id)
     if canister is None or not canister.fleet:
         return
@@ -120,6 +129,8 @@ def leave(message: MessageOverlay, canister_id: bytes) -> None:
     if record is not None and message.get(key) is not None:
         message.put(key, None)
         put_fleet(message, fleet, replace(record, members=record.members - 1))
+        arg = _ENCODE_MEMBERS(([Principal(canister_id)],))
+        message.send(fleet, MANAGEMENT_ID, CallMessage(MANAGEMENT_ID, _NOBODY_WAITS, LEFT_METHOD, arg, 0))
 
 
 def leave_with_controllers(message: MessageOverlay, canister_id: bytes) -> None:

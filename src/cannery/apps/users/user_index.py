@@ -324,7 +324,7 @@ class UserIndex(Canister):
         """Hand control over, now that the canister may deliver to the others all the same."""
         if not outcome.ok:
             ctx.reject(f"control could not be handed over: {outcome.reject_message}")
-        call = self.fleet.departures.hand_over_call(saved.canister, saved.controllers)
+        call = self.fleet.departures.hand_over_call(ctx, saved.canister, saved.controllers)
         return ctx.call(call, then=self.handed_over, saved=Custody(saved.canister))
 
     @continuation
