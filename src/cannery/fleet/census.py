@@ -157,7 +157,7 @@ class Census(Component, prefix="fleet.census"):
             if child is None or child.state.tag != "active":
                 continue
             if self.departures.is_handed_over(ctx, canister):
-                self.departures.handed_over(canister)
+                self.departures.handed_over(ctx, canister)
             else:
                 self._ask_after(ctx, child)
 
