@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cannery.fleet.funding_types import FundingPolicy, QuotaScope
 from cannery.fleet.top_up import Refill, Threshold, TopUpRule
 from cannery.fleet.top_up_quota import Quota, Rate
+from cannery.limits import LOW_BALANCE_MESSAGE_COUNT
 from cannery.replica.block import PriceSchedule, ReplicaConfig
 from cannery.replica.management.types import CanisterIdRecord, CanisterSettings, StopArgs, UpdateSettingsArgs
 from cannery.replica.prices import IC
@@ -100,6 +101,39 @@ def test_a_child_without_a_rule_that_will_freeze_is_an_alarm_at_once_until_it_ha
         node.top_up(well, T)
         springs.fleet_census_take()
         node.run()
+        assert springs.fleet_alarms_open() == []
+
+
+def test_a_newborn_without_a_rule_is_watched_and_low_while_it_can_pay_some_hundred_messages() -> None:
+    low = LOW_BALANCE_MESSAGE_COUNT * (IC.per_message + IC.per_ingress)
+    with Node(config=ReplicaConfig(prices=IC)) as node:
+        springs = build_springs(node, 10 * T)
+        ann = dig(node, springs, "ann", IC.creation + 2 * low)
+        node.run()
+        assert springs.fleet_alarms_open() == [], "it has enough"
+        now = node.now_ns
+        spend(node, ann, balance_of(node, ann) - low * 4 // 5)
+        assert node.now_ns - now < 10**9, "the node tells of it, no census"
+        (alarm,) = springs.fleet_alarms_open()
+        assert (alarm.kind, alarm.subject) == ("low_balance", str(ann.id))
+        assert [ann.draw(0, ann.id) for _ in range(100)][-1] == 101, "there is time to do something"
+        bob = dig(node, springs, "bob", IC.creation + low // 2)
+        node.run()
+        assert {alarm.subject for alarm in springs.fleet_alarms_open()} == {str(ann.id), str(bob.id)}
+        for well in (ann, bob):
+            node.top_up(well, T)
+        springs.fleet_census_take()
+        node.run()
+        assert springs.fleet_alarms_open() == []
+
+
+def test_where_nothing_costs_anything_nobody_without_a_rule_is_watched() -> None:
+    with Node() as node:
+        springs = build_springs(node, 0)
+        well = dig(node, springs, "ann", 0)
+        springs.fleet_census_take()
+        node.run()
+        assert springs.fleet_child_funds(well.id).seen_ns == 0
         assert springs.fleet_alarms_open() == []
 
 
@@ -384,6 +418,7 @@ def test_a_top_up_whose_answer_a_forced_stop_drops_counts_and_holds_nothing_up()
     with Node(config=ReplicaConfig(activation_count_max=1)) as node:
         springs = build_springs(node, 100_000)
         well = dig(node, springs, "ann", 10)
+        node.run()
         springs.fleet_top_up.submit(well.id, 400)
         node.step()
         assert springs.fleet_funding().on_the_way == 1

@@ -33,7 +33,7 @@ from cannery.fleet.top_up_quota import (
     check_quota,
     release,
 )
-from cannery.limits import BURN_READING_COUNT_MAX, QUOTA_SLICE_COUNT_MAX
+from cannery.limits import BURN_READING_COUNT_MAX, LOW_BALANCE_MESSAGE_COUNT, QUOTA_SLICE_COUNT_MAX
 
 S = 1_000_000_000
 HOUR, DAY = 3_600 * S, 86_400 * S
@@ -198,6 +198,17 @@ def test_an_alarm_tells_before_a_child_is_frozen() -> None:
         need = Need(burn, 30 * burn)
         assert alarm_of(TopUpRule(Threshold.days(1), Refill.by_amount(1)), need) >= need.freezing_limit
         assert alarm_of(TopUpRule(Threshold.cycles(1), Refill.by_amount(1)), need) >= need.freezing_limit
+
+
+def test_nobody_is_low_later_than_some_hundred_messages_before_it_freezes() -> None:
+    floor = LOW_BALANCE_MESSAGE_COUNT * 7
+    days = TopUpRule(Threshold.days(10), Refill.by_amount(1))
+    cycles = TopUpRule(Threshold.cycles(5), Refill.by_amount(1))
+    for rule in (None, days, cycles):
+        assert line_of(rule, Need(0, 0, 7)) == floor, "a state without a byte costs nothing to keep"
+        assert line_of(rule, Need(1, 30, 7)) == 30 + floor
+    assert line_of(None, Need(floor + 1, 30, 7)) == 30 + floor + 1
+    assert line_of(None, Need(100)) == 0, "what costs nothing runs for ever"
 
 
 def test_days_are_days_of_what_is_burned_before_it_freezes() -> None:

@@ -42,7 +42,7 @@ def report(world: World, canister: Principal) -> CanisterReport:
 
 
 def test_the_figures_are_those_of_the_canister() -> None:
-    world = World(PriceSchedule(per_message=10, storage_per_gib_second=10**12))
+    world = World(PriceSchedule(per_message=10, per_ingress=7, storage_per_gib_second=10**12))
     canister, created_ns = make_puppet(world), world.time_ns
     world.call(OWNER, canister, "set", int_argument(5))
     for _ in range(2):
@@ -56,6 +56,7 @@ def test_the_figures_are_those_of_the_canister() -> None:
     assert found.burned >= 30
     assert found.cycles <= account.cycles
     assert found.idle_burned_per_day > 0
+    assert found.message_fee == 17
     assert (found.queued, found.calls_open) == (0, 0)
     assert found.running.tag == "running"
     assert found.controllers == [OWNER]

@@ -289,7 +289,8 @@ class CanisterReport:
     """A canister's figures, as `cannery_status_many` tells them.
 
     `kind` and `version` are those of its module in the registry of its fleet; `burned` to `traps` count from
-    its creation; `active_ns` is the time of the last message that it ran.
+    its creation; `active_ns` is the time of the last message that it ran; `message_fee` is what the smallest
+    signed message costs before it does anything.
     """
 
     fleet: Principal | None
@@ -312,6 +313,7 @@ class CanisterReport:
     frozen: bool
     idle_burned_per_day: nat
     freezing_limit: nat
+    message_fee: nat
     controllers: list[Principal]
     replaced_by: Principal | None
 

@@ -25,7 +25,7 @@ from cannery.fleet.funding_types import (
     Waiting,
 )
 from cannery.fleet.rights import require_operator
-from cannery.fleet.top_up import Need, TopUpRule, check_rule, line_of, refill_of
+from cannery.fleet.top_up import TopUpRule, check_rule, line_of, refill_of
 from cannery.fleet.top_up_burn import Reading, burned_per_day, time_left_ns
 from cannery.fleet.top_up_quota import UNLIMITED, Quota, allowance, check_quota
 from cannery.fleet.treasury import Treasury, need_of
@@ -159,7 +159,7 @@ class Funding(Component, prefix="fleet.funding"):
             seen_ns=0 if seen is None else seen.at_ns,
             burned_per_day=per_day,
             left_ns=_time_left_ns(max(0, funds.balance - funds.freezing_limit), per_day),
-            line=None if rule is None else line_of(rule, Need(per_day or 0, funds.freezing_limit)),
+            line=None if rule is None else line_of(rule, treasury.known_need(funds)),
             quota=quota,
             allowance=allowance(quota, funds.books, ctx.now_ns),
             granted=funds.books.total,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cannery.candid.python import Case, Variant, nat, nat32, nat64, record, variant
 from cannery.fleet.top_up_quota import Books, Quota, allowance, allowed_at_ns, book
-from cannery.limits import CYCLES_MINTED_MAX, TOP_UP_DAYS_MAX
+from cannery.limits import CYCLES_MINTED_MAX, LOW_BALANCE_MESSAGE_COUNT, TOP_UP_DAYS_MAX
 
 
 @variant
@@ -104,30 +104,38 @@ def check_rule(rule: TopUpRule) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a child needs to live: its burn in a day, and the balance under which it is frozen."""
+    """What a child needs to live: its burn in a day, the balance under which it is frozen, and what the
+    smallest message costs.
+    """
 
     burned_per_day: int
     freezing_limit: int = 0
+    message_fee: int = 0
 
 
 def lowest_line(need: Need) -> int:
-    """Return the balance under which a child is low whatever rule it has: a day's burn before it freezes."""
-    return min(need.freezing_limit + need.burned_per_day if need.freezing_limit else 0, CYCLES_MINTED_MAX)
+    """Return the balance under which a child is low whatever rule it has: a day's burn before it freezes,
+    and not less than some hundred messages; 0 where neither storage nor messages cost anything.
+    """
+    if not need.freezing_limit and not need.message_fee:
+        return 0
+    spent = max(need.burned_per_day, LOW_BALANCE_MESSAGE_COUNT * need.message_fee)
+    return min(need.freezing_limit + spent, CYCLES_MINTED_MAX)
 
 
 def line_of(rule: TopUpRule | None, need: Need) -> int:
     """Return the balance under which a child is due; without a rule, that under which somebody should know.
 
-    Days count from the freezing limit, since a frozen child is of no use; a threshold in cycles is raised to
-    a day's burn above it.
+    Days count from the freezing limit, since a frozen child is of no use; no threshold is under the lowest
+    line.
     """
     if rule is None:
         return lowest_line(need)
     if rule.threshold.tag == "cycles":
-        line = max(rule.threshold.cycles, lowest_line(need))
+        line = rule.threshold.cycles
     else:
         line = need.freezing_limit + rule.threshold.days * need.burned_per_day
-    return min(line, CYCLES_MINTED_MAX)
+    return min(max(line, lowest_line(need)), CYCLES_MINTED_MAX)
 
 
 def alarm_of(rule: TopUpRule | None, need: Need, before: int = 0) -> int:

@@ -22,10 +22,17 @@ from cannery import (
     StableMap,
     StableSet,
     continuation,
+    nat,
     nat64,
 )
 from cannery.cdk.component import Component, Uses
-from cannery.cdk.management import AlarmSetArgs, CanisterIdArg, CanisterReport, Management
+from cannery.cdk.management import (
+    AlarmSetArgs,
+    CanisterIdArg,
+    CanisterReport,
+    Management,
+    StatusManyResult,
+)
 from cannery.fleet.alarms import Alarms
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child
@@ -85,24 +92,47 @@ class Treasury(Component, prefix="fleet.treasury"):
     next_booking = StableCell(nat64, 1)
     waiting = StableMap(Principal, Waiting, counted=True)
     alarms_due = StableSet(tuple[nat64, Principal])
+    message_fee = StableCell(nat | None, None)
 
     # for the other components
 
     def welcome(self, ctx: Context, child: Child) -> None:
-        """Begin the books of a new child, and let the node watch over its balance."""
+        """Begin the books of a new child, and let the node watch over its balance from now on.
+
+        Where no child was looked at before, this one is: what messages cost is not known yet.
+        """
         self.forget(child.canister)
-        rule = self.rules.get(child.kind)
-        if rule is not None:
-            self.alarms_due.add((alarm_of(rule, Need(0)), child.canister))
-            self._set_alarms(ctx)
+        self._watch(ctx, child, NO_FUNDS)
+        if self.message_fee.get() is None:
+            try:
+                ctx.call(Management().cannery_status_many([child.canister]), then=self.met)
+            except Reject as reject:
+                ctx.log(f"{child.canister} is looked at in the next census: {reject.message}")
+
+    @continuation
+    def met(self, ctx: Context, outcome: Outcome[list[StatusManyResult]]) -> None:
+        """Look at a child that is new."""
+        for result in outcome.value if outcome.ok else ():
+            child = self.directory.get(result.canister_id)
+            if child is not None and result.status is not None:
+                self.look(ctx, child, result.status, Cause.census())
+        self.looked(ctx)
+
+    def known_need(self, funds: ChildFunds) -> Need:
+        """Return what a child needs as it was last seen, at the prices that were last seen."""
+        per_day = None if funds.seen is None else burned_per_day(funds.readings, funds.seen)
+        return Need(per_day or 0, funds.freezing_limit, self.message_fee.get() or 0)
 
     def look(self, ctx: Context, child: Child, report: CanisterReport, cause: Cause) -> None:
         """Note what a child has and burns, and top it up where it is due; `looked` follows at the end.
 
         Of a child without a rule somebody is told who can top it up.
         """
+        if report.message_fee != self.message_fee.get():
+            self.message_fee.set(report.message_fee)
         rule, before = self.rules.get(child.kind), self.funds.get(child.canister)
-        is_of_interest = rule is not None or before is not None or report.freezing_limit > 0
+        is_priced = report.freezing_limit > 0 or report.message_fee > 0
+        is_of_interest = rule is not None or before is not None or is_priced
         if child.state.tag != "active" or not is_of_interest:
             return
         funds = NO_FUNDS if before is None else before
@@ -156,7 +186,8 @@ class Treasury(Component, prefix="fleet.treasury"):
         """Let a child that has a new canister go on with its books and its quota."""
         funds, quota = self.funds.get(before), self.child_quotas.get(before)
         self.forget(before)
-        self.welcome(ctx, child)
+        self.forget(child.canister)
+        self._watch(ctx, child, funds or NO_FUNDS)
         if quota is not None:
             self.child_quotas.put(child.canister, quota)
         if funds is None:
@@ -307,6 +338,13 @@ class Treasury(Component, prefix="fleet.treasury"):
 
     # alarms of the node
 
+    def _watch(self, ctx: Context, child: Child, funds: ChildFunds) -> None:
+        """Let the node watch over a canister that is new, by what is known."""
+        alarm = alarm_of(self.rules.get(child.kind), self.known_need(funds))
+        if alarm:
+            self.alarms_due.add((alarm, child.canister))
+            self._set_alarms(ctx)
+
     def _set_alarms(self, ctx: Context) -> None:
         """Ask the node to watch over the balances that were seen in this message, one call for each line.
 
@@ -340,4 +378,4 @@ class Treasury(Component, prefix="fleet.treasury"):
 def need_of(readings: list[Reading], seen: Reading, report: CanisterReport) -> Need:
     """Return what a child needs: its burn as measured, but its storage at the least."""
     measured = burned_per_day(readings, seen) or 0
-    return Need(max(measured, report.idle_burned_per_day), report.freezing_limit)
+    return Need(max(measured, report.idle_burned_per_day), report.freezing_limit, report.message_fee)

@@ -25,7 +25,8 @@ class CanisterReport:
     """A canister's figures. `kind` and `version` are those of its module in the registry of its fleet.
 
     `burned`, which includes storage that is not charged yet, to `traps` count from its creation; `active_ns`
-    is the time of the last message that it ran; under `freezing_limit` it is frozen.
+    is the time of the last message that it ran; under `freezing_limit` it is frozen. `message_fee` is what
+    the smallest signed message costs at the node's prices before it does anything.
     """
 
     fleet: Principal | None
@@ -48,6 +49,7 @@ class CanisterReport:
     frozen: bool
     idle_burned_per_day: nat
     freezing_limit: nat
+    message_fee: nat
     controllers: list[Principal]
     replaced_by: Principal | None
 
@@ -130,6 +132,7 @@ def _report(
         frozen=cycles.is_frozen(config, canister, account, now_ns, priced_from_ns),
         idle_burned_per_day=cycles.idle_burned_per_day(config, account),
         freezing_limit=cycles.freezing_limit(config, canister, account),
+        message_fee=cycles.message_fee(config.prices, 0, is_ingress=True),
         controllers=[Principal(raw) for raw in canister.controllers],
         replaced_by=Principal(canister.replaced_by) if canister.replaced_by else None,
     )
