@@ -25,8 +25,11 @@ from cannery import (
     update,
 )
 from cannery.cdk.component import Component, Uses
+from cannery.cdk.management import Management
+from cannery.cdk.outcalls import HttpResult
 
 from . import bounds
+from .contract import ASK_CYCLES, EvmContract, address_of, role_answer, role_question
 from .mailbox import Mailbox
 from .providers import (
     NO_PROVIDER,
@@ -88,6 +91,14 @@ class Asked:
     about: Principal
 
 
+@record
+class AskedContract:
+    """A question to a contract under way: whom it is about, and their address on its chain."""
+
+    about: Principal
+    address: bytes
+
+
 class Members(Component, prefix="members"):
     """Who belongs to the zone, and as what."""
 
@@ -99,6 +110,7 @@ class Members(Component, prefix="members"):
     strangers = StableMap(Principal, CachedRole, counted=True)
     strangers_by_end = StableSet(tuple[nat64, Principal])
     asks = StableCell(AskCount, AskCount(0, 0))
+    addresses = StableMap(Principal, bytes)
     mailbox = Uses(Mailbox)
 
     # who is who
@@ -282,6 +294,7 @@ class Members(Component, prefix="members"):
         self.known.clear()
         self.strangers.clear()
         self.strangers_by_end.clear()
+        self.addresses.clear()
 
     @update
     def refresh_role(self, ctx: Context) -> nat | Pending[nat]:
@@ -293,10 +306,13 @@ class Members(Component, prefix="members"):
         """Ask the provider for the role of the owner of a secp256k1 key (65 bytes); return the role."""
         if len(public_key) != bounds.PUBLIC_KEY_SIZE_BYTES:
             refuse(ctx, f"Invalid public key size: {len(public_key)}, not {bounds.PUBLIC_KEY_SIZE_BYTES}")
-        return self.look_up(ctx, Principal.self_authenticating(_SECP256K1_DER_HEAD + public_key))
+        who = Principal.self_authenticating(_SECP256K1_DER_HEAD + public_key)
+        return self.look_up(ctx, who, public_key)
 
-    def look_up(self, ctx: Context, who: Principal) -> nat | Pending[nat]:
-        """Return somebody's role, or the pending question to the provider."""
+    def look_up(self, ctx: Context, who: Principal, public_key: bytes | None = None) -> nat | Pending[nat]:
+        """Return somebody's role, or the pending question to the provider; a contract knows addresses alone,
+        which come from keys.
+        """
         member = self.people.get(who)
         if member is not None:
             return number_of(member.role)
@@ -304,9 +320,41 @@ class Members(Component, prefix="members"):
         found = plan_lookup(self.provider.get(), who, cached, ctx.now_ns)
         if not isinstance(found, Ask):
             return found.role
+        if isinstance(found.source, EvmContract):
+            address = self._address_of(ctx, who, public_key)
+            self._count_ask(ctx)
+            self._cache(ctx, who, found.meanwhile)
+            return self._ask_contract(ctx, found.source, AskedContract(who, address))
         self._count_ask(ctx)
         self._cache(ctx, who, found.meanwhile)
-        return ctx.call(RoleSource(found.canister).get_role(who), then=self.role_came, saved=Asked(who))
+        return ctx.call(RoleSource(found.source).get_role(who), then=self.role_came, saved=Asked(who))
+
+    def _address_of(self, ctx: Context, who: Principal, public_key: bytes | None) -> bytes:
+        if public_key is not None:
+            return address_of(public_key)
+        known = self.addresses.get(who)
+        if known is None:
+            refuse(ctx, "roles come from a contract, which knows addresses: call update_role with your key")
+        return known
+
+    def _ask_contract(self, ctx: Context, contract: EvmContract, asked: AskedContract) -> Pending[nat]:
+        question = Management().http_request(role_question(contract, asked.address))
+        cycles = min(ctx.balance // 10, ASK_CYCLES)
+        return ctx.call(question, then=self.contract_answered, saved=asked, cycles=cycles)
+
+    @continuation
+    def contract_answered(self, ctx: Context, outcome: Outcome[HttpResult], saved: AskedContract) -> nat:
+        """Take a contract's answer; where there is none, what was known holds on."""
+        if not outcome.ok:
+            return self._unanswered(ctx, saved.about, outcome.reject_message)
+        number = role_answer(outcome.value.status, outcome.value.body)
+        if number is None:
+            return self._unanswered(ctx, saved.about, f"no role in its response ({outcome.value.status})")
+        role = after_answer(self.provider.get(), number, ctx.now_ns)
+        self._cache(ctx, saved.about, role)
+        if saved.about in self.known:
+            self.addresses.put(saved.about, saved.address)
+        return role.role
 
     @continuation
     def role_came(self, ctx: Context, outcome: Outcome[nat], saved: Asked) -> nat:
@@ -315,11 +363,14 @@ class Members(Component, prefix="members"):
             role = after_answer(self.provider.get(), outcome.value, ctx.now_ns)
             self._cache(ctx, saved.about, role)
             return role.role
-        known = self.known.get(saved.about)
+        return self._unanswered(ctx, saved.about, outcome.reject_message)
+
+    def _unanswered(self, ctx: Context, who: Principal, why: str) -> nat:
+        known = self.known.get(who)
         if known is not None:
             return known.role
         retry_ns = self.provider.get().outage_retry_ns
-        return refuse(ctx, f"the role provider did not answer: {outcome.reject_message}", retry_ns=retry_ns)
+        return refuse(ctx, f"the role provider did not answer: {why}", retry_ns=retry_ns)
 
     def _count_ask(self, ctx: Context) -> None:
         """Bound the questions to the provider: public keys cost nothing, so strangers could make it busy."""
@@ -341,6 +392,7 @@ class Members(Component, prefix="members"):
                 self.known.put(who, role)
             return
         self.known.delete(who)
+        self.addresses.delete(who)
         self.mailbox.messages.forget_reader(who.raw)
         self.strangers.put(who, role)
         self.strangers_by_end.add((role.until_ns, who))

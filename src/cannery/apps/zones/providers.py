@@ -1,6 +1,7 @@
-"""Where roles come from beside the zone's own list: a static list, or another canister. Pure decisions.
+"""Where roles come from beside the zone's own list: a static list, another canister, or a contract on an
+EVM chain. Pure decisions.
 
-What another canister said is cached for a time, for members and for strangers. When that time is over the
+What somebody else said is cached for a time, for members and for strangers. When that time is over the
 next question asks again. While the provider is down or slow, who was a member stays one and who was none
 stays none: an outage neither empties the zone nor opens it.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from cannery import Case, Principal, Service, Variant, method, nat, nat64, record, variant
 
+from .contract import EvmContract, contract_fault
 from .roles import ADMIN, NONE
 
 MEMBER_TTL_NS = 3600 * 1_000_000_000
@@ -28,11 +30,14 @@ class StaticRole:
 
 @variant
 class ProviderKind(Variant):
-    """Nobody beside the zone; a list; or a canister whose `get_role : (principal) -> (nat)` is asked."""
+    """Nobody beside the zone; a list; a canister whose `get_role : (principal) -> (nat)` is asked; or a
+    contract whose `role(address)` is.
+    """
 
     none: Case[None]
     static: Case[list[StaticRole]]
     canister: Case[Principal]
+    evm: Case[EvmContract]
 
 
 @record
@@ -81,7 +86,7 @@ class Known:
 class Ask:
     """A question to send; what is cached holds until the answer, as `meanwhile` says."""
 
-    canister: Principal
+    source: Principal | EvmContract
     meanwhile: CachedRole
 
 
@@ -96,7 +101,8 @@ def plan_lookup(
         return Known(capped(provider, static_role(provider, principal)))
     if cached is not None and now_ns < cached.until_ns:
         return Known(cached.role)
-    return Ask(kind.canister, after_silence(provider, cached, now_ns))
+    source = kind.evm if kind.tag == "evm" else kind.canister
+    return Ask(source, after_silence(provider, cached, now_ns))
 
 
 def static_role(provider: Provider, principal: Principal) -> int:
@@ -137,6 +143,9 @@ def provider_fault(provider: Provider) -> str | None:
     """Say what is wrong with a provider's settings, or None."""
     if provider.kind.tag == "static" and len(provider.kind.static) > STATIC_COUNT_MAX:
         return f"a static list has at most {STATIC_COUNT_MAX} lines"
+    fault = contract_fault(provider.kind.evm) if provider.kind.tag == "evm" else None
+    if fault is not None:
+        return fault
     for name, value in (
         ("member_ttl_ns", provider.member_ttl_ns),
         ("stranger_ttl_ns", provider.stranger_ttl_ns),
