@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         update,
     )
     from cannery.cdk.delivery import Attempt, Delivery, DeliveryFull
+    from cannery.cdk.event_request import EventRequest
     from cannery.cdk.guards import (
         Guard,
         any_of,
@@ -85,6 +86,7 @@ __all__ = [
     "Context",
     "Delivery",
     "DeliveryFull",
+    "EventRequest",
     "FuncRef",
     "Guard",
     "Inbox",
@@ -160,6 +162,7 @@ _HOMES = MappingProxyType(
         "cannery.cdk.declare": "Canister composite_query continuation health init inspect_message "
         "post_upgrade pre_upgrade query timer update",
         "cannery.cdk.delivery": "Attempt Delivery DeliveryFull",
+        "cannery.cdk.event_request": "EventRequest",
         "cannery.cdk.guards": "Guard any_of controller index itself operator owner role same_fleet",
         "cannery.cdk.inbox": "Batch Inbox",
         "cannery.cdk.message_log": "Appended LogItem LogPage LogRule MessageLog WhenFull",

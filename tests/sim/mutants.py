@@ -36,7 +36,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "answers leave before their sync",
-        "node/service.py",
+        "node/written.py",
         "            self._store.sync()\n        except",
         "            pass\n        except",
     ),
@@ -49,9 +49,9 @@ MUTANTS = (
     Mutant(
         "queries read what is not durable",
         "node/service.py",
-        "        self._unsynced.append(Executed(outcome, inputs, snapshot))",
+        "        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched))",
         "        self._durable = snapshot\n"
-        "        self._unsynced.append(Executed(outcome, inputs, snapshot))",
+        "        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched))",
     ),
     Mutant(
         "queries read an old round",

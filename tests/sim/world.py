@@ -19,8 +19,9 @@ from cannery.cdk.declare import Canister
 from cannery.client.actor import MethodShape, shape_of
 from cannery.errors import StoreError
 from cannery.limits import CONDEMNED_NS_MAX
-from cannery.node.service import Known, Refusing, Subnet, Sync
+from cannery.node.service import Known, Refusing, Subnet
 from cannery.node.subnet_doors import Doors, SubnetLimits
+from cannery.node.written import Sync
 from cannery.ports import Stopped, WriteBatch
 from cannery.protocol.principal import MANAGEMENT, Principal
 from cannery.replica import activation, keys, records, scheduler

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cannery.client.actor import Actor, AsyncActor, open_actor, open_async_actor
     from cannery.client.agent import Agent, AsyncAgent
     from cannery.client.errors import ClientError, Expired, Refused, Rejected, Unreachable, Unverified
+    from cannery.client.events import Event, EventsEnded, Gap
     from cannery.client.identity_store import IdentityStore, PinStore
 
 __all__ = [
@@ -22,7 +23,10 @@ __all__ = [
     "AsyncActor",
     "AsyncAgent",
     "ClientError",
+    "Event",
+    "EventsEnded",
     "Expired",
+    "Gap",
     "IdentityStore",
     "PinStore",
     "Refused",
@@ -39,7 +43,10 @@ _HOMES = {
     "AsyncActor": "actor",
     "AsyncAgent": "agent",
     "ClientError": "errors",
+    "Event": "events",
+    "EventsEnded": "events",
     "Expired": "errors",
+    "Gap": "events",
     "IdentityStore": "identity_store",
     "PinStore": "identity_store",
     "Refused": "errors",

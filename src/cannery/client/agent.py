@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,6 +28,9 @@ from cannery.protocol.certificate import Certificate
 from cannery.protocol.hash_tree import Absent, Found, lookup
 from cannery.protocol.identity import AnonymousIdentity, Identity
 from cannery.protocol.principal import Principal
+
+if TYPE_CHECKING:
+    from cannery.client.events import Event, Gap
 
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:4943"
@@ -276,6 +279,22 @@ class AsyncAgent:
     async def names(self) -> dict[str, Principal]:
         """Read the node's named canisters from /cannery.json; unsigned, as a telephone book is."""
         return await self._hold(self._conversation.names())
+
+    def events(
+        self, canister_id: Principal, topics: Sequence[str], *, since: int | None = None
+    ) -> AsyncIterator[Event | Gap]:
+        """Follow a canister's events of some topics, from a number on (without one: from now on).
+
+        Each event comes once, in order, over as many connections as it takes; events that have left the
+        canister's log come as a `Gap`. Raises `EventsEnded` where the canister denies them, and `Unreachable`
+        after `patience_s` without the node. The number of the last event, plus one, is where to go on later.
+        """
+        # Most programs follow no events, and the library takes a while to load.
+        from cannery.client.events import Follower
+
+        follower = Follower(self.url, self._conversation, canister_id, topics)
+        follower.next = since
+        return follower.follow(uses_proxies=_uses_proxies(self.url), on_wait=self._on_wait)
 
     async def close(self) -> None:
         """Close the connections."""

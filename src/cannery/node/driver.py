@@ -26,7 +26,8 @@ from cannery.limits import (
     TIMER_WAIT_MS_MAX,
 )
 from cannery.node.outcalls import Outcall
-from cannery.node.service import Durable, Subnet, Sync
+from cannery.node.service import Durable, Subnet
+from cannery.node.written import Sync
 
 _NS_PER_S: Final = 1_000_000_000
 

@@ -124,6 +124,29 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag=6):
     id: int
 
 
+class Watch(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Ask a canister which events this sender may have, and again whenever what it read for its answer
+    changes, until `Unwatch`; and send the canister's events. Answered by `Decided`, each time.
+    """
+
+    id: int
+    query: QueryMessage
+
+
+class Unwatch(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """End a watch. Not answered."""
+
+    id: int
+
+
+class ReadEvents(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Give a canister's events from a number on, a page at most. Answered by `EventsRead`."""
+
+    id: int
+    canister_id: bytes
+    since: int
+
+
 # --- subnet to gateway --------------------------------------------------------------------------------------
 
 
@@ -191,8 +214,63 @@ class Checkpointed(msgspec.Struct, frozen=True, array_like=True, tag=18):
     error: str | None = None
 
 
-ToSubnet = Submit | Ask | Read | Measure | Examine | Checkpoint
-ToGateway = Accepted | Settled | Refused | QueryDone | Values | Measured | Examined | Checkpointed
+class EventItem(msgspec.Struct, frozen=True, array_like=True):
+    """An event of a canister."""
+
+    number: int
+    time_ns: int
+    topic: str
+    payload: bytes
+
+
+class Decided(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """What the canister says to a watch, by the state of the last durable round; `next` is the number of its
+    next event.
+    """
+
+    id: int
+    answer: Answered
+    next: int
+
+
+class EventsRead(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """A page of a canister's events; `first` is the oldest that is kept, `next` the next to come."""
+
+    id: int
+    first: int
+    next: int
+    events: tuple[EventItem, ...]
+    error: str | None = None
+
+
+class Stale(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """What these watches were told no longer counts from this round on; `Decided` follows for each."""
+
+    ids: tuple[int, ...]
+
+
+class Events(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """A watched canister's events of durable rounds, in order; the `Stale` of their rounds comes first."""
+
+    canister_id: bytes
+    events: tuple[EventItem, ...]
+
+
+ToSubnet = Submit | Ask | Read | Measure | Examine | Checkpoint | Watch | Unwatch | ReadEvents
+ToGateway = (
+    Accepted
+    | Settled
+    | Refused
+    | QueryDone
+    | Values
+    | Measured
+    | Examined
+    | Checkpointed
+    | Decided
+    | EventsRead
+    | Stale
+    | Events
+)
 
 _HEADER_SIZE: Final = 4
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -267,11 +345,13 @@ def _encode_frame(batch: list[ToSubnet | ToGateway]) -> bytes:
 def _size_of(message: ToSubnet | ToGateway) -> int:
     """Estimate a message's encoded size from its large part."""
     match message:
-        case Settled(answer=answer) | QueryDone(answer=answer):
+        case Settled(answer=answer) | QueryDone(answer=answer) | Decided(answer=answer):
             return 64 + len(answer.reply) + len(answer.reject_message)
         case Submit(ingress=ingress):
             return 160 + len(ingress.arg)
-        case Ask(query=query):
+        case Events(events=events) | EventsRead(events=events):
+            return 64 + sum(len(event.payload) + len(event.topic) + 32 for event in events)
+        case Ask(query=query) | Watch(query=query):
             return 160 + len(query.arg)
         case Read(read=read):
             return 64 + sum(len(label) + 4 for path in read.paths for label in path)

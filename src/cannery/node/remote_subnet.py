@@ -17,6 +17,9 @@ from cannery.node.handover import (
     Accepted,
     Answered,
     Ask,
+    Decided,
+    Events,
+    EventsRead,
     Examine,
     Examined,
     FrameError,
@@ -27,23 +30,27 @@ from cannery.node.handover import (
     QueryDone,
     QueryMessage,
     Read,
+    ReadEvents,
     Refused,
     Settled,
+    Stale,
     StateRead,
     Submit,
     ToGateway,
     ToSubnet,
+    Unwatch,
     Values,
+    Watch,
     decode_to_gateway,
     encode_frames,
 )
 from cannery.node.settling import CLOSED, Submissions
-from cannery.node.subnet_port import Submission
+from cannery.node.subnet_port import EventListener, Submission
 from cannery.node.vitals import Vitals
 
 _BUSY: Final = "the node is busy: try again in a moment"
 
-R = TypeVar("R", QueryDone, Values, Measured, Examined)
+R = TypeVar("R", QueryDone, Values, Measured, Examined, EventsRead)
 
 
 class SubnetUnreachableError(CanneryError):
@@ -58,6 +65,8 @@ class RemoteSubnet:
         self._loop = asyncio.get_running_loop()
         self._submissions = Submissions(self._loop)
         self._asked: dict[int, tuple[ToSubnet, asyncio.Future[ToGateway]]] = {}
+        self._watches: dict[int, Watch] = {}
+        self._listener: EventListener | None = None
         self._outbox: list[ToSubnet] = []
         self._transport: asyncio.Transport | None = None
         self._flush_handle: asyncio.Handle | None = None
@@ -116,6 +125,27 @@ class RemoteSubnet:
             if not future.done():
                 future.set_result(_closed_answer(id, message))
 
+    # --- EventPort
+
+    def listen(self, listener: EventListener) -> None:
+        self._listener = listener
+
+    def watch(self, query: QueryMessage) -> int:
+        id = self._next_id()
+        message = self._watches[id] = Watch(id, query)
+        self._send(message)
+        return id
+
+    def unwatch(self, id: int) -> None:
+        if self._watches.pop(id, None) is not None:
+            self._send(Unwatch(id))
+
+    async def read_events(self, canister_id: bytes, since: int) -> EventsRead:
+        if self._is_closed or len(self._asked) >= PORT_REQUEST_COUNT_MAX:
+            return EventsRead(0, 0, 0, (), _BUSY)
+        id = self._next_id()
+        return await self._request(id, ReadEvents(id, canister_id, since), EventsRead)
+
     # --- sending
 
     def _next_id(self) -> int:
@@ -165,6 +195,7 @@ class RemoteSubnet:
         self._transport = transport
         self._outbox = [Submit(id, ingress) for id, ingress in self._submissions.unanswered()]
         self._outbox += [message for message, _ in self._asked.values()]
+        self._outbox += self._watches.values()
         self._flush()
 
     def disconnected(self) -> None:
@@ -186,6 +217,8 @@ class RemoteSubnet:
                     self._submissions.accept(id)
                 case Refused():
                     self._submissions.refuse(message)
+                case Decided() | Stale() | Events():
+                    self._hear(message)
                 case _:
                     asked = self._asked.get(message.id)
                     if asked is not None and not asked[1].done():
@@ -193,12 +226,26 @@ class RemoteSubnet:
         if settled:
             self._submissions.settle(time_ns, settled)
 
+    def _hear(self, message: Decided | Stale | Events) -> None:
+        if self._listener is None:
+            return
+        match message:
+            case Decided():
+                if message.id in self._watches:
+                    self._listener.decided(message)
+            case Stale(ids):
+                self._listener.stale(ids)
+            case Events():
+                self._listener.events(message)
+
 
 def _closed_answer(id: int, message: ToSubnet) -> ToGateway:
     if isinstance(message, Ask):
         return QueryDone(id, 0, Answered(b"", int(RejectCode.SYS_TRANSIENT), CLOSED))
     if isinstance(message, Examine):
         return Examined(id, Vitals(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, CLOSED))
+    if isinstance(message, ReadEvents):
+        return EventsRead(id, 0, 0, (), CLOSED)
     return Values(id, 0, (), CLOSED) if isinstance(message, Read) else Measured(id, "")
 
 

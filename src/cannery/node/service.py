@@ -14,7 +14,7 @@ It opens no socket, starts no thread and rules over no canister: that is `replic
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +27,8 @@ from cannery.node.outcalls import Fetch, Outcall, Outcalls
 from cannery.node.pool import IngressPool, Refusals
 from cannery.node.subnet_doors import Doors, SubnetLimits
 from cannery.node.vitals import Vitals
-from cannery.ports import Store, StoreSnapshot
+from cannery.node.written import Executed, Sync
+from cannery.ports import Store, StoreReader, StoreSnapshot, WriteBatch
 from cannery.replica import view
 from cannery.replica.block import (
     GENESIS_HASH,
@@ -47,8 +48,8 @@ from cannery.replica.queries import Query, QueryResult, run_query
 from cannery.replica.reading import read_path
 from cannery.replica.records import HEAD, HeadRecord, SubnetRecord
 from cannery.replica.request_status import answer_of, find_status
-from cannery.replica.rounds import RoundOutcome, run_round
-from cannery.replica.state import Answer
+from cannery.replica.rounds import run_round
+from cannery.replica.state import Answer, Emitted
 
 _SEED_BYTES: Final = 32
 _FORGET_EVERY_ROUNDS: Final = 1024
@@ -56,11 +57,17 @@ _FORGET_EVERY_ROUNDS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """What one sync let out: tickets whose request is accepted, and answers with the ticket they go to."""
+    """What one sync let out: tickets whose request is accepted, answers with the ticket they go to, events.
+
+    `batches` are the writes of its rounds. `is_resumed`: rounds before these may have become durable unseen.
+    """
 
     time_ns: int
     accepted: tuple[object, ...] = ()
     settled: tuple[tuple[object, Answer], ...] = ()
+    emitted: tuple[Emitted, ...] = ()
+    batches: tuple[WriteBatch, ...] = ()
+    is_resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +102,6 @@ class Denied:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """A round that is written and not durable yet."""
-
-    outcome: RoundOutcome
-    inputs: tuple[Ingress, ...]
-    snapshot: StoreSnapshot
-    fetched: tuple[OutcallAnswer, ...] = ()
-
-
-class Sync:
-    """One sync of the store, to be run on any one thread."""
-
-    __slots__ = ("_store", "covers", "error")
-
-    def __init__(self, store: Store, covers: int) -> None:
-        self._store = store
-        self.covers = covers
-        self.error: StoreError | None = None
-
-    def run(self) -> None:
-        """Wait until everything written so far is durable; an error is kept for `finish_sync`."""
-        try:
-            self._store.sync()
-        except StoreError as error:
-            self.error = error
-
-
 class Subnet:
     """One subnet. All calls come from one thread; only `Sync.run` may run on another."""
 
@@ -152,6 +131,7 @@ class Subnet:
         self._unsynced: deque[Executed] = deque()
         self._recognized: list[tuple[bytes, Answer | None]] = []
         self._syncing = False
+        self._is_resumed = False
         self._failure: StoreError | None = None
         self.metrics = SubnetMetrics()
         self.latencies = Latencies()
@@ -322,16 +302,22 @@ class Subnet:
             return Durable(self.time_ns)
         accepted: list[object] = []
         settled: list[tuple[object, Answer]] = []
+        emitted: list[Emitted] = []
+        batches: list[WriteBatch] = []
         self._let_out_recognized(accepted, settled)
         for _ in range(sync.covers):
             executed = self._unsynced.popleft()
+            emitted += executed.outcome.emitted
+            batches.append(executed.outcome.batch)
             self._publish(executed)
             self._collect(executed, accepted, settled)
         self.metrics.syncs.add()
         self._note_durable()
         if self._durable_head.number % _FORGET_EVERY_ROUNDS < sync.covers:
             self._pool.forget_old(self.time_ns)
-        return Durable(self._durable_head.time_ns, tuple(accepted), tuple(settled))
+        is_resumed, self._is_resumed = self._is_resumed, False
+        out = tuple(accepted), tuple(settled), tuple(emitted), tuple(batches)
+        return Durable(self._durable_head.time_ns, *out, is_resumed)
 
     def _let_out_recognized(self, accepted: list[object], settled: list[tuple[object, Answer]]) -> None:
         """Add what `recover` found to have run to the lists."""
@@ -406,15 +392,16 @@ class Subnet:
 
     # --- queries and reads
 
-    def query(self, query: Query) -> QueryResult:
-        """Run a query on the last durable round."""
+    def query(self, query: Query, trace: Callable[[StoreReader], StoreReader] | None = None) -> QueryResult:
+        """Run a query on the last durable round; `trace` may stand between and see what it reads."""
         self.metrics.queries.add()
         doors = self._doors
         if self._is_condemned(query.request_id):
             text = "this query brought the node's process down by its time or memory: it is not run again"
             return QueryResult(b"", Reject(RejectCode.CANISTER_ERROR, text, "CNRY0203"))
+        reader = self._durable if trace is None else trace(self._durable)
         result = run_query(
-            self._durable, query, self.time_ns, doors.programs, doors.watch, doors.certify, self._known
+            reader, query, self.time_ns, doors.programs, doors.watch, doors.certify, self._known
         )
         return fill_latency(query, result, self.latencies)
 
@@ -500,6 +487,7 @@ class Subnet:
             self._failure = error
             return False
         self._failure = None
+        self._is_resumed = True
         return True
 
     def close(self) -> None:

@@ -15,6 +15,9 @@ from typing import Protocol
 
 from cannery.node.handover import (
     Answered,
+    Decided,
+    Events,
+    EventsRead,
     IngressMessage,
     QueryDone,
     QueryMessage,
@@ -60,6 +63,36 @@ class Submission:
 
     accepted: asyncio.Future[bool | Refused]
     settled: asyncio.Future[SettledAnswer | Refused]
+
+
+class EventListener(Protocol):
+    """Whoever hears of watches. After a restart of the subnet each watch is decided again."""
+
+    def decided(self, decided: Decided) -> None: ...
+
+    def stale(self, ids: tuple[int, ...]) -> None: ...
+
+    def events(self, events: Events) -> None: ...
+
+
+class EventPort(Protocol):
+    """A subnet's events, as its gateways see them."""
+
+    def listen(self, listener: EventListener) -> None:
+        """Tell who hears of watches; there is one."""
+        ...
+
+    def watch(self, query: QueryMessage) -> int:
+        """Begin a watch and give its number."""
+        ...
+
+    def unwatch(self, id: int) -> None:
+        """End a watch."""
+        ...
+
+    async def read_events(self, canister_id: bytes, since: int) -> EventsRead:
+        """Read a page of a canister's events from a number on."""
+        ...
 
 
 class SubnetPort(Protocol):

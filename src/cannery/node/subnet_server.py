@@ -31,16 +31,20 @@ from cannery.node.handover import (
     Measured,
     QueryDone,
     Read,
+    ReadEvents,
     Refused,
     Settled,
     Submit,
     ToGateway,
     ToSubnet,
+    Unwatch,
     Values,
+    Watch,
     decode_to_subnet,
     encode_frames,
 )
 from cannery.node.service import Durable, Known, Refusing, Subnet, Waiting
+from cannery.node.watches import Watches
 
 _BUSY: Final = Reject(
     RejectCode.SYS_TRANSIENT, "the node is busy with queries: try again in a moment", "CNRY0204"
@@ -61,6 +65,7 @@ class SubnetServer:
         self._server: asyncio.AbstractServer | None = None
         self._is_stopping = False
         self.driver = SubnetDriver(subnet, asyncio.get_running_loop(), self._deliver, on_turn_end=self._flush)
+        self.watches = Watches(lambda: self.driver.subnet, self.driver.ask)
 
     @property
     def subnet(self) -> Subnet:
@@ -106,6 +111,12 @@ class SubnetServer:
                     connection.post(Measured(message.id, self.subnet.measure()))
                 case Examine():
                     connection.post(Examined(message.id, self.subnet.vitals()))
+                case Watch():
+                    self.watches.watch(connection, message)
+                case Unwatch():
+                    self.watches.unwatch(connection, message.id)
+                case ReadEvents():
+                    connection.post(self.watches.read(message))
                 case Checkpoint():
                     connection.post(self._checkpoint(message.id))
         self.driver.wake()
@@ -121,6 +132,7 @@ class SubnetServer:
     def closed(self, connection: GatewayConnection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
+        self.watches.drop(connection)
 
     # --- inside
 
@@ -171,6 +183,7 @@ class SubnetServer:
             connection, id = _ticket(ticket)
             if connection.is_open:
                 connection.post(Settled(id, durable.time_ns, answered(answer, self._spool)))
+        self.watches.deliver(durable)
         self._flush()
 
     def _flush(self) -> None:
@@ -187,10 +200,16 @@ class GatewayConnection(asyncio.Protocol):
         self._splitter = FrameSplitter()
         self._outbox: list[ToGateway] = []
         self._transport: asyncio.Transport | None = None
+        self._is_paused = False
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether the gateway has not taken what it was sent."""
+        return self._is_paused
 
     def post(self, message: ToGateway) -> None:
         """Send a message with the next frame."""
@@ -227,10 +246,13 @@ class GatewayConnection(asyncio.Protocol):
                 self._transport.abort()
 
     def pause_writing(self) -> None:
+        self._is_paused = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._is_paused = False
+        self._server.watches.resume(self)
         if self._transport is not None:
             self._transport.resume_reading()
 

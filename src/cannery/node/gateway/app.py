@@ -28,7 +28,7 @@ from cannery.node.gateway.bodies import (
 from cannery.node.gateway.calls import Calls
 from cannery.node.gateway.certifier import Certifier
 from cannery.node.gateway.effective import EffectiveIds, management_target
-from cannery.node.gateway.gateway_metrics import GatewayCounts, render_gateway
+from cannery.node.gateway.gateway_metrics import EventCounts, GatewayCounts, render_gateway
 from cannery.node.gateway.http import PREFLIGHT, Answer, Disconnected, Refusal, Request, text_answer
 from cannery.node.gateway.large_answers import LargeAnswers
 from cannery.node.gateway.large_envelopes import Loaded, load_envelope
@@ -49,6 +49,7 @@ from cannery.protocol.envelope import (
     CallContent,
     Envelope,
     EnvelopeError,
+    QueryContent,
     ReadStateContent,
     RequestKind,
     parse_envelope,
@@ -112,6 +113,7 @@ class Gateway:
             settings.rate_limited_count_max,
         )
         self.counts: dict[tuple[str, int], int] = {}
+        self.event_counts: Callable[[], EventCounts] = EventCounts
         self._number = identity.gateway
         self._pages = NodePages(port, facts, identity, self.metrics, clocks.monotonic_ns, watch)
         self._certifier = certifier
@@ -142,21 +144,27 @@ class Gateway:
     async def _answer(self, request: Request, route: Route) -> Answer:
         match route.verb:
             case Verb.CALL | Verb.QUERY | Verb.READ_STATE:
-                self._check_address(request.address)
+                self.check_address(request.address)
                 return await self._answer_envelope(request, route)
             case Verb.SPOOLED:
-                self._check_address(request.address)
+                self.check_address(request.address)
                 return await self._spool_pages.answer(request, route)
+            case Verb.EVENTS:
+                raise Refusal(
+                    HTTPStatus.UPGRADE_REQUIRED,
+                    "events go over a WebSocket: connect here with a WebSocket client (docs/events.md)",
+                    ((b"upgrade", b"websocket"),),
+                )
             case Verb.STATUS:
                 return self._pages.status()
             case Verb.NODE:
-                self._check_address(request.address)
+                self.check_address(request.address)
                 return await self._pages.node()
             case Verb.HEALTH:
-                self._check_address(request.address)
+                self.check_address(request.address)
                 return await self._pages.health(verbose=request.query.partition("=")[0] == "verbose")
             case Verb.METRICS:
-                self._check_address(request.address)
+                self.check_address(request.address)
                 return await self._pages.metrics()
             case _:
                 assert_never(route.verb)
@@ -253,6 +261,19 @@ class Gateway:
             return await self._calls.call_async(ingress, envelope.tagged)
         return await self._calls.call_sync(ingress, envelope.tagged, request.address)
 
+    def prove_query(self, body: bytes, address: str) -> Envelope:
+        """Check a signed query that came from an address, as one that is to be run. Raises `Refusal`."""
+        self.check_address(address)
+        try:
+            envelope = parse_envelope(body, "query")
+        except EnvelopeError as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
+        content = envelope.content
+        assert isinstance(content, QueryContent), "that is what was parsed"
+        self._effective.check(content, None, Route(Verb.QUERY, (), effective=content.canister_id))
+        self._authenticate(envelope)
+        return envelope
+
     def _authenticate(self, envelope: Envelope) -> Authority:
         sender = envelope.content.sender
         try:
@@ -267,7 +288,8 @@ class Gateway:
                 raise _too_many(f"principal {sender}", wait_ns)
         return authority
 
-    def _check_address(self, address: str) -> None:
+    def check_address(self, address: str) -> None:
+        """Count a request of an address. Raises `Refusal` (429) for too many."""
         wait_ns = self.by_address.take(address_key(address), self._clocks.monotonic_ns())
         if wait_ns:
             raise _too_many(f"address {address}", wait_ns)
@@ -289,6 +311,7 @@ class Gateway:
             bodies_in_memory_bytes=self._memory.used,
             spool_bytes=self._spool.bytes_used,
             spool_files=self._spool.file_count,
+            events=self.event_counts(),
         )
         return render_gateway(self._number, counts)
 

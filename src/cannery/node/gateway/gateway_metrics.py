@@ -11,6 +11,16 @@ from cannery.node.process_life import process_memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
+class EventCounts:
+    """Events connections and what went over them."""
+
+    connections: int = 0
+    subscriptions: int = 0
+    sent: int = 0
+    gaps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayCounts:
     """What one gateway process has counted; `requests` by kind of request and HTTP status."""
 
@@ -22,6 +32,7 @@ class GatewayCounts:
     bodies_in_memory_bytes: int
     spool_bytes: int
     spool_files: int
+    events: EventCounts
 
 
 def render_gateway(gateway: int, counts: GatewayCounts) -> str:
@@ -39,6 +50,10 @@ def render_gateway(gateway: int, counts: GatewayCounts) -> str:
         ("bodies_in_memory_bytes", "Large bodies in memory.", counts.bodies_in_memory_bytes),
         ("spool_bytes", "Size of the spool.", counts.spool_bytes),
         ("spool_files", "Files in the spool.", counts.spool_files),
+        ("event_connections", "WebSocket connections for events.", counts.events.connections),
+        ("event_subscriptions", "Subscriptions to events of canisters.", counts.events.subscriptions),
+        ("events_sent_total", "Events sent, counted for each who got one.", counts.events.sent),
+        ("event_gaps_total", "Gaps told: events that had left a canister's log.", counts.events.gaps),
         ("process_memory_bytes", "Memory of the process.", process_memory_bytes(os.getpid())),
     )
     parts = [render_family("cannery_gateway_requests_total", "counter", "Requests answered.", by_verb)]

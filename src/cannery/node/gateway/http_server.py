@@ -39,6 +39,7 @@ from cannery.node.gateway.http import (
     text_answer,
 )
 from cannery.node.gateway.http_body import StreamedBody, WholeBody
+from cannery.node.gateway.push.server import EVENTS_PATH, EventServer
 from cannery.node.gateway.rate_limit import address_key
 from cannery.node.gateway.settings import GatewaySettings
 
@@ -54,8 +55,11 @@ _MS_PER_S = 1000
 class HttpServer:
     """Makes connections for a gateway, counts and watches them, and closes them in the end."""
 
-    def __init__(self, gateway: Gateway, settings: GatewaySettings) -> None:
+    def __init__(
+        self, gateway: Gateway, settings: GatewaySettings, events: EventServer | None = None
+    ) -> None:
         self.gateway = gateway
+        self.events = events
         self.settings = settings
         self.connections: set[HttpConnection] = set()
         self.closing = False
@@ -108,6 +112,8 @@ class HttpServer:
     async def close(self) -> None:
         """Let open requests finish, for a bounded time, then close every connection."""
         self.closing = True
+        if self.events is not None:
+            await self.events.close()
         for connection in list(self.connections):
             connection.close_when_idle()
         self._empty.clear()
@@ -154,6 +160,7 @@ class HttpConnection(asyncio.Protocol):
         # Requests that are answered, in order; the first is under way.
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._upgrading: Request | None = None
         self._closing = False
         self._ended = False
         self._lingering = False
@@ -189,8 +196,9 @@ class HttpConnection(asyncio.Protocol):
             self._since_s = self._loop.time()
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._close_after_last()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+            return
         except httptools.HttpParserError as error:
             self._refuse(Refusal(HTTPStatus.BAD_REQUEST, f"this is not an HTTP/1.1 request: {error}"))
             return
@@ -272,10 +280,39 @@ class HttpConnection(asyncio.Protocol):
         if self._whole is not None:
             whole, self._whole = self._whole, None
             data = whole[0] if len(whole) == 1 else b"".join(whole)
-            self._start(self._request(WholeBody(data)))
+            request = self._request(WholeBody(data))
+            if self._wants_events(request):
+                self._upgrading = request
+            else:
+                self._start(request)
         elif self._streamed is not None:
             self._streamed.end()
             self._streamed = None
+
+    # --- upgrades ---------------------------------------------------------------------------------
+
+    def _wants_events(self, request: Request) -> bool:
+        is_free = self._task is None and not self._waiting and not self._closing and not self._overfull
+        is_upgrade = self._parser.should_upgrade() and request.method == "GET"
+        return is_free and is_upgrade and self._server.events is not None and request.path == EVENTS_PATH
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Hand the connection over to the events server; any other upgrade ends it after its answer."""
+        request, self._upgrading = self._upgrading, None
+        events = self._server.events
+        if request is None or events is None:
+            self._close_after_last()
+            return
+        try:
+            self._server.gateway.check_address(request.address)
+            connection, answer = events.accept(request)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        self._closing = True
+        self._server.forget(self)
+        self._transport.write(answer)
+        connection.start(self._transport, rest)
 
     # --- answers ----------------------------------------------------------------------------------
 

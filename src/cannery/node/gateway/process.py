@@ -30,6 +30,7 @@ from cannery.node.config import NodeConfig, load_config
 from cannery.node.data_dir import DataDir, NodeKeys, load_keys
 from cannery.node.gateway.app import Clocks, Gateway
 from cannery.node.gateway.http_server import HttpServer
+from cannery.node.gateway.push.server import EventServer
 from cannery.node.gateway.settings import GatewaySettings, NodeIdentity
 from cannery.node.gateway.spool import Spool, SpoolLimits
 from cannery.node.listening import open_listeners
@@ -131,13 +132,14 @@ async def serve(
     sockets: Sequence[socket.socket],
     stop: asyncio.Event,
     watching: Watching | None = None,
+    events: EventServer | None = None,
 ) -> None:
     """Serve on listening sockets until `stop` is set, then finish what is under way.
 
     A fault of the watching ends the process, as any fault does: the supervisor starts it again.
     """
     loop = asyncio.get_running_loop()
-    server = HttpServer(gateway, settings)
+    server = HttpServer(gateway, settings, events)
     listeners = [
         await loop.create_server(server.make_connection, sock=one, backlog=LISTEN_BACKLOG_COUNT)
         for one in sockets
@@ -179,8 +181,9 @@ async def run(config: NodeConfig, keys: NodeKeys, number: int) -> None:
         gateway = build_gateway(subnet, config, keys, number)
         sockets = open_sockets(config)
         watching = build_watching(subnet, config, keys, sockets[0].getsockname()) if number == 0 else None
+        events = EventServer(gateway, subnet, config.gateway, time.time_ns)
         gc.freeze()
-        await serve(gateway, config.gateway, sockets, stop, watching)
+        await serve(gateway, config.gateway, sockets, stop, watching, events)
     finally:
         await subnet.close()
 

@@ -28,6 +28,7 @@ class Verb(Enum):
     HEALTH = "health"
     METRICS = "metrics"
     SPOOLED = "spooled"
+    EVENTS = "events"
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -52,6 +53,7 @@ _FIXED = {
     "/cannery.json": Route(Verb.NODE, _GET),
     "/health": Route(Verb.HEALTH, _GET),
     "/metrics": Route(Verb.METRICS, _GET),
+    "/api/cannery/v1/events": Route(Verb.EVENTS, _GET),
 }
 
 _VERSIONS = {
@@ -70,7 +72,8 @@ _PATHS_TEXT = (
     "GET /api/v2/status; POST /api/{v2,v3,v4}/canister/ID/call; "
     "POST /api/{v2,v3}/canister/ID/{query,read_state}; "
     "POST /api/v4/subnet/ID/call; POST /api/v3/subnet/ID/query; POST /api/{v2,v3}/subnet/ID/read_state; "
-    "GET /cannery.json; GET /health; GET /metrics; HEAD, PATCH, GET /cannery/body/SHA256"
+    "GET /api/cannery/v1/events (WebSocket); GET /cannery.json; "
+    "GET /health; GET /metrics; HEAD, PATCH, GET /cannery/body/SHA256"
 )
 
 

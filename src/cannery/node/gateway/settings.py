@@ -28,6 +28,11 @@ class GatewaySettings:
     connection_count_max: int = 4_096
     connections_per_address_count_max: int = 1_024
 
+    event_connection_count_max: int = 10_000
+    event_connections_per_address_count_max: int = 1_024
+    event_subscriptions_per_connection_count_max: int = 256
+    event_ping_ms: int = 30_000
+
     answer_wait_ms_max: int = 10_000
     accept_wait_ms_max: int = 60_000
     query_wait_ms_max: int = 30_000

@@ -1,0 +1,1 @@
+"""Events over WebSocket: connections, subscriptions, and what goes over the wire."""
