@@ -412,3 +412,18 @@ def test_interfaces_of_author_and_node_are_one() -> None:
     decoded = METHODS["http_request"].decode(call.arg)
     assert isinstance(decoded, NodeArgs)
     assert (decoded.url, decoded.headers[0].name, decoded.is_replicated) == (URL, "a", None)
+
+
+def test_nothing_leaves_before_its_round_is_durable() -> None:
+    with Node() as node:
+        asker = node.install(Asker)
+        asker.ask.submit(URL, "", None)
+        node.subnet.run_round()
+        assert node.subnet.take_outcalls() == []
+        sync = node.subnet.begin_sync()
+        assert sync is not None
+        sync.run()
+        node.subnet.finish_sync(sync)
+        (outcall,) = node.subnet.take_outcalls()
+        assert (outcall.canister_id, outcall.record.host) == (asker.id.raw, "rpc.example.org")
+        assert node.subnet.take_outcalls() == []
