@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,11 @@ from cannery.candid.codec import encoder
 from cannery.candid.python import type_of
 from cannery.cdk.event_request import EventRequest
 from cannery.node import watches as watches_module
+from cannery.node.answers import ReplySpool
 from cannery.node.handover import Decided, Events, QueryMessage, ReadEvents, Stale, ToGateway, Watch
 from cannery.node.read_trace import ReadTrace
+from cannery.node.remote_subnet import RemoteSubnet
+from cannery.node.subnet_server import SubnetServer
 from cannery.node.watches import Watches
 from cannery.replica import keys
 from cannery.replica.management.types import CanisterIdRecord
@@ -167,6 +172,26 @@ def test_a_full_gateway_is_sent_nothing_and_all_its_watches_are_asked_again(desk
     assert [type(message) for message in desk.gateway.take()] == [Events]
 
 
+def test_a_gateway_that_takes_nothing_is_not_sent_decisions_without_end(desk: Desk) -> None:
+    ann = desk.node.principal("ann")
+    desk.watch(1, "ann")
+    desk.gateway.take()
+    desk.gateway.is_full = True
+    for _ in range(5):
+        desk.club.join(ann)
+        desk.decide()
+        desk.club.leave(ann)
+        desk.decide()
+    assert desk.gateway.take() == [Stale((1,))]
+    desk.club.join(ann)
+    desk.gateway.is_full = False
+    desk.watches.resume(desk.gateway)
+    desk.decide()
+    (decided,) = desk.gateway.take()
+    assert isinstance(decided, Decided)
+    assert b"chat" in decided.answer.reply
+
+
 def test_watches_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches_module, "WATCH_COUNT_MAX", 2)
     for number in range(3):
@@ -192,3 +217,47 @@ def test_a_trace_knows_keys_ranges_and_when_it_is_too_much() -> None:
     for number in range(300):
         many.get(own + keys.u64(number))
     assert many.is_broad
+
+
+class Hearing:
+    """Who hears of watches at a gateway."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[object] = asyncio.Queue()
+
+    def decided(self, decided: Decided) -> None:
+        self.heard.put_nowait(decided)
+
+    def stale(self, ids: tuple[int, ...]) -> None:
+        self.heard.put_nowait(Stale(ids))
+
+    def events(self, events: Events) -> None:
+        self.heard.put_nowait(events)
+
+
+def test_after_a_lost_connection_no_watch_holds_until_it_is_decided_anew(tmp_path: Path) -> None:
+    asyncio.run(_lose_the_connection(tmp_path))
+
+
+async def _lose_the_connection(folder: Path) -> None:
+    node = Node()
+    club = node.install(Club)
+    path = str(folder / "s")
+    server = SubnetServer(node.subnet, ReplySpool(folder))
+    await server.start(path)
+    port = RemoteSubnet(path)
+    await port.start(10)
+    hearing = Hearing()
+    port.listen(hearing)
+    arg = _request((EventRequest(bytes(32), "", ["open"], None),))
+    sender = node.principal("ann").raw
+    id = port.watch(QueryMessage(bytes(32), sender, club.id.raw, "events_allowed", arg))
+    async with asyncio.timeout(20):
+        assert isinstance(await hearing.heard.get(), Decided)
+        for connection in list(server._connections):
+            connection.close()
+        assert await hearing.heard.get() == Stale((id,))
+        assert isinstance(await hearing.heard.get(), Decided)
+    assert (await port.read_events(club.id.raw, 0)).next == 0
+    await port.close()
+    await server.stop()

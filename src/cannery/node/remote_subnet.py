@@ -199,9 +199,11 @@ class RemoteSubnet:
         self._flush()
 
     def disconnected(self) -> None:
-        """Open the connection again."""
+        """Open the connection again. No watch holds until the subnet has decided it anew."""
         self._transport = None
         self._outbox = []
+        if self._listener is not None:
+            self._listener.stale(tuple(self._watches))
         self._connect()
 
     def received(self, messages: Iterable[ToGateway]) -> None:

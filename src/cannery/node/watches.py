@@ -132,7 +132,10 @@ class Watches:
         """Go on with a gateway that has taken what it was sent."""
         if outlet in self._lagging:
             self._lagging.discard(outlet)
-            self._make_stale(list(self._entries.get(outlet, {}).values()))
+            entries = list(self._entries.get(outlet, {}).values())
+            waiting = [entry for entry in entries if entry.is_stale]
+            self._make_stale(entries)
+            self._stale.extend(waiting)
             self._decide_soon()
 
     def read(self, message: ReadEvents) -> EventsRead:
@@ -220,7 +223,10 @@ class Watches:
         end_ns = time.monotonic_ns() + WATCH_DECIDING_NS_MAX
         while self._stale:
             entry = self._stale.popleft()
-            if entry.is_stale:
+            if entry.is_stale and entry.outlet.is_full:
+                # Nothing more is sent there: it is decided when the gateway has taken what it was sent.
+                self._lagging.add(entry.outlet)
+            elif entry.is_stale:
                 self._decide(entry)
             if time.monotonic_ns() > end_ns:
                 break

@@ -95,8 +95,8 @@ class EventServer:
         if not subscription.is_open:
             return
         if left_s > 0:
-            # A subscription that is over is held until then, an hour at most.
-            self.loop.call_later(min(left_s + 0.001, _EXPIRY_LOOK_S_MAX), self.end_at, subscription)
+            wait_s = min(left_s + 0.001, _EXPIRY_LOOK_S_MAX)
+            subscription.timer = self.loop.call_later(wait_s, self.end_at, subscription)
             return
         reader = subscription.reader
         self.subscriptions.end(subscription, "expired", "the delegation has expired: sign in again")

@@ -66,6 +66,7 @@ class Subscription:
         "next",
         "reader",
         "task",
+        "timer",
         "told",
         "topics",
         "watch",
@@ -88,6 +89,7 @@ class Subscription:
         self.is_live = False
         self.has_begun = False
         self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Subscriptions:
@@ -127,6 +129,8 @@ class Subscriptions:
             del self._feeds[subscription.canister_id]
         if subscription.task is not None:
             subscription.task.cancel()
+        if subscription.timer is not None:
+            subscription.timer.cancel()
         subscription.reader.ended(subscription)
 
     def end(self, subscription: Subscription, reason: str, text: str) -> None:
