@@ -108,6 +108,29 @@ def test_a_replaced_child_lives_on_under_another_id(cli: Cli, running_node: Node
     assert (again.code, "no child that is in use" in again.error) == (1, True)
 
 
+def test_a_child_that_the_index_has_lost_sight_of_is_adopted(cli: Cli, running_node: NodeUnderTest) -> None:
+    town = made(cli, running_node, "forgetful_library")
+    saved = cli("canister", "snapshot", "create", town.name, node=running_node).out.strip()
+    town.open_shelves(1)
+    town.put(0, 1, "Walden")
+    shelf, owner = str(town.shelves[0]), str(town.reader(0).principal)
+    back = cli("canister", "snapshot", "restore", town.name, saved, "--yes", node=running_node)
+    assert (back.code, town.fleet("show", shelf).code) == (0, 1), back.err
+    for canister, who, code, complaint in (
+        (str(town.id), owner, 1, "is no member of this fleet with a module of its registry"),
+        (shelf, "nobody", 2, "is neither a principal nor one of your identities"),
+    ):
+        done = town.fleet("adopt", canister, "--owner", who)
+        assert (done.code, complaint in done.error) == (code, True), done.err
+    adopted = town.fleet("adopt", shelf, "--owner", owner)
+    assert adopted.out == f"{shelf} is listed as the shelf of {owner}\n", adopted.err
+    found = json_of(town, "show", "--kind", "shelf", "--owner", owner)
+    assert (found["child"]["canister"], found["child"]["version"]) == (shelf, 1)
+    assert found["figures"]["messages"] == 1, "what it held is there"
+    again = town.fleet("adopt", shelf, "--owner", owner, "--json")
+    assert (again.code, "is listed already" in again.error) == (1, True)
+
+
 def test_values_and_roles_are_set_shown_and_taken_away(cli: Cli, running_node: NodeUnderTest) -> None:
     town = made(cli, running_node, "config_library", 1)
     cli("identity", "new", "ann")
@@ -169,6 +192,7 @@ def test_a_stranger_is_refused_with_who_they_are_and_what_to_do(
         ("delete", shelf, "--yes"),
         ("recycle", shelf, "--yes"),
         ("replace", shelf),
+        ("adopt", shelf, "--owner", mallory),
         ("config", "show"),
         ("config", "set", "a=b"),
         ("census", "take"),

@@ -1,4 +1,6 @@
-"""`cannery fleet list`, `show`, `pool`, `recycle`, `delete`, `logs`: the children of an index."""
+"""`cannery fleet list`, `show`, `pool`, `recycle`, `delete`, `replace`, `adopt`, `logs`: the children of an
+index.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +43,7 @@ def add_to(fleet: typer.Typer) -> None:
     fleet.command(epilog="Example: cannery fleet recycle 5s2ji-faaaa-aaaaa-qaaaq-cai --yes")(recycle)
     fleet.command(epilog="Example: cannery fleet delete 5s2ji-faaaa-aaaaa-qaaaq-cai --yes")(delete)
     fleet.command(epilog="Example: cannery fleet replace 5s2ji-faaaa-aaaaa-qaaaq-cai")(replace)
+    fleet.command(epilog="Example: cannery fleet adopt 5s2ji-faaaa-aaaaa-qaaaq-cai --owner ann")(adopt)
     fleet.command(
         epilog="Examples: cannery fleet logs 5s2ji-faaaa-aaaaa-qaaaq-cai --since 10m; "
         "cannery fleet logs user_index --follow"
@@ -207,6 +210,30 @@ def replace(
         as_json,
         [f"{child.canister} was replaced by {successor}"],
     )
+
+
+def adopt(
+    canister: CanisterArgument,
+    owner: Annotated[
+        str,
+        typer.Option("--owner", metavar="WHO", help="Whose it is: a principal, or one of your identities."),
+    ],
+    index: IndexOption = DEFAULT_INDEX,
+    identity: OperatorOption = None,
+    node: NodeOption = DEFAULT_URL,
+    as_json: JsonOption = False,
+) -> None:
+    """List a canister of the fleet that its index has lost sight of as the child of its owner."""
+    from cannery.cli.fleet_index import open_fleet
+    from cannery.cli.problem import Problem
+    from cannery.cli.session import read_principal
+
+    with open_fleet(node, identity, index, "listing the canister") as opened:
+        result = opened.index.adopt(opened.session.canister(canister), read_principal(owner))
+    if result.tag != "ok":
+        raise Problem(result.err, exit_code=1)
+    child = result.ok
+    emit(child, as_json, [f"{child.canister} is listed as the {child.kind} of {child.owner}"])
 
 
 def _end(opened: FleetSession, canister: str, done: str, *, yes: bool, as_json: bool) -> None:

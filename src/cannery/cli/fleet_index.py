@@ -44,6 +44,7 @@ from cannery.fleet.funding_types import (
     QuotaScope,
     TopUpResult,
 )
+from cannery.fleet.orphans import AdoptResult
 from cannery.fleet.registry import ReleaseEntry, ReleaseResult
 from cannery.fleet.replacements import ReplaceResult
 from cannery.fleet.rollout_types import FailurePage, OrderResult, RolloutArgs, RolloutInfo, StartResult
@@ -111,6 +112,10 @@ class FleetIndex:
         """Move a child to a new canister on a release, the current one unless told."""
         args, hints = (canister_id, version, None), (Principal, nat64 | None, bytes | None)
         return self._index.call("fleet_replace", ReplaceResult, args, hints)
+
+    def adopt(self, canister_id: Principal, owner: Principal) -> AdoptResult:
+        """List a member that is in no list as an owner's child."""
+        return self._index.call("fleet_adopt", AdoptResult, (canister_id, owner))
 
     def pool_set(self, rule: PoolRule) -> None:
         """Set how many prepared canisters there should be."""

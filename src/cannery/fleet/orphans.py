@@ -133,7 +133,8 @@ class Orphans(Component, prefix="fleet.orphans"):
                 continue
             if _has_served(report):
                 text = (
-                    f"{canister} ({report.kind}) has served somebody and is in no list: fleet_adopt lists it"
+                    f"{canister} ({report.kind}) has served somebody and is in no list: "
+                    f"cannery fleet adopt {canister} --owner WHO lists it"
                 )
                 self.alarms.begin(ctx, UNLISTED, str(canister), text)
                 continue
