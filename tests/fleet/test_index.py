@@ -431,6 +431,7 @@ def test_custody_that_was_taken_behind_the_index_is_said_at_once() -> None:
         node.manage("delete_canister", CanisterIdRecord(cid.canister))
         node.run()
         assert village.fleet_child(ann.canister).state.tag == "in_custody"
+        assert village.fleet_child(bob.canister).state.tag == "in_custody"
         assert village.fleet_child(cid.canister) is None
         alarms = {alarm.subject: alarm for alarm in village.fleet_alarms_open()}
         assert set(alarms) == {str(ann.canister), str(bob.canister)}

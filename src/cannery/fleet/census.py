@@ -270,9 +270,9 @@ class Census(Component, prefix="fleet.census"):
         if outcome.ok:
             if ctx.id not in outcome.value.controllers:
                 self.departures.note_custody(ctx, child, f"{ctx.id} is no controller of {saved}")
-            else:
+            elif self.directory.replacing.get(saved) is None:
                 text = f"{saved} is no member any more: somebody else controls it too, or it runs other code"
-                self.alarms.begin(ctx, "custody_taken", str(saved), text)
+                self.departures.note_custody(ctx, child, text)
         elif outcome.reject_code == RejectCode.DESTINATION_INVALID:
             ctx.log(f"{saved}, the {child.kind} of {child.owner}, was deleted by somebody else")
             self.directory.forget(child)
