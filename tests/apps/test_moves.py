@@ -9,6 +9,7 @@ import pytest
 from cannery.apps.users.types import Body, Who
 from cannery.replica.block import ReplicaConfig
 from cannery.replica.management.types import CanisterIdRecord, StopArgs
+from cannery.testing import Rejected
 from tests.apps.people import People
 
 HOUR_S = 3_700
@@ -168,3 +169,30 @@ def test_a_child_that_is_being_replaced_does_not_leave() -> None:
     left = operator(people).fleet_recycle(bob)
     assert left.tag == "unknown"
     assert str(people.mailbox("bob").id) in left.unknown
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_who_is_told_of_custody_controls_the_mailbox_that_has_the_letters(rounds: int) -> None:
+    people = People(config=ReplicaConfig(activation_count_max=1))
+    node, index = people.node, people.index
+    people.register("bob")
+    assert people.send("ann", "bob", "one").tag == "ok"
+    bob = node.principal("bob")
+    custody = index.as_("bob").take_custody.submit([bob])
+    for _ in range(rounds):
+        node.step()
+    operator(people).fleet_replace.submit(people.mailbox("bob").id, None, None)
+    node.run()
+    profile = people.register("bob").ok
+    assert people.texts("bob") == ["one"]
+    try:
+        custody.result()
+        is_told = True
+    except Rejected:
+        is_told = False
+    assert profile.self_custody == is_told
+    named = CanisterIdRecord(profile.canister)
+    # Only who controls a canister may start it.
+    node.manage("start_canister", named, sender=bob if is_told else index.id)
+    with pytest.raises(Rejected):
+        node.manage("start_canister", named, sender=index.id if is_told else bob)

@@ -176,8 +176,8 @@ MUTANTS = (
     Mutant(
         "an upgrade is not noted in the directory",
         "fleet/waves.py",
-        "            if child.version != version:\n",
-        "            if False:\n",
+        "        self.directory.set_versions(arrived)\n",
+        "",
     ),
     Mutant(
         "a canister whose creation was cut off is forgotten",

@@ -324,6 +324,12 @@ class UserIndex(Canister):
         """Hand control over, now that the canister may deliver to the others all the same."""
         if not outcome.ok:
             ctx.reject(f"control could not be handed over: {outcome.reject_message}")
+        child = self.fleet.directory.get(saved.canister)
+        is_moving = self.fleet.directory.replacing.get(saved.canister) is not None
+        if is_moving or child is None or child.state.tag == "replaced":
+            # Its letters are in another canister by now, or will be: control of this one is worth nothing.
+            self._shut_out(ctx, saved.canister)
+            ctx.reject("your canister is moving to another id: ask again in a moment")
         call = self.fleet.departures.hand_over_call(ctx, saved.canister, saved.controllers)
         return ctx.call(call, then=self.handed_over, saved=Custody(saved.canister))
 
@@ -332,10 +338,14 @@ class UserIndex(Canister):
         """Note that a user controls their own canister."""
         if not outcome.ok:
             if outcome.error_code != NO_CONTROLLER:
-                change = _self_custody(saved.canister, is_given=False)
-                ctx.notify(Management().cannery_fleet_configure(change))
+                self._shut_out(ctx, saved.canister)
             ctx.reject(f"control could not be handed over: {outcome.reject_message}")
         self.fleet.departures.handed_over(ctx, saved.canister)
+
+    def _shut_out(self, ctx: Context, canister: Principal) -> None:
+        """Take back what let a canister deliver without the fleet's trust."""
+        change = _self_custody(canister, is_given=False)
+        ctx.notify(Management().cannery_fleet_configure(change))
 
     def _operators_only(self, ctx: Context) -> None:
         if not (ctx.is_operator(ctx.caller) or ctx.is_controller(ctx.caller)):
