@@ -93,17 +93,18 @@ def test_hooks_write_into_the_message_and_call_nobody() -> None:
     world = World()
     script = Script(others={"init": init, "post_upgrade": post, "health": health})
     canister = world.add(script)
-    schema = world.canister(canister).schema_id
+    schema, module_hash = world.canister(canister).schema_id, world.canister(canister).module_hash
+    assert module_hash is not None
     message = MessageOverlay(_state(world))
-    run_hook(message, canister, EntryKind.INIT, script, schema, b"arg", b"me")
+    run_hook(message, canister, EntryKind.INIT, module_hash, schema, b"arg", b"me")
     assert message.get(keys.owned(keys.STABLE, canister, b"\x01k")) == b"v"
     account = message.account(canister)
     assert account is not None
     assert (account.memory_bytes, account.timers_open, account.log_next) == (3, 1, 1)
     with pytest.raises(Reject, match="cannot call another canister"):
-        run_hook(message, canister, EntryKind.POST_UPGRADE, script, schema, b"", b"me")
+        run_hook(message, canister, EntryKind.POST_UPGRADE, module_hash, schema, b"", b"me")
     with pytest.raises(Reject, match="cannot write"):
-        run_hook(message, canister, EntryKind.HEALTH, script, schema, b"", b"me")
+        run_hook(message, canister, EntryKind.HEALTH, module_hash, schema, b"", b"me")
     assert message.state.runner.ordinal == 3
 
 
