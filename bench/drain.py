@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from cannery.protocol.principal import Principal
 ATTACK_PER_S = 1_000
 NEIGHBOUR_PER_S = 200
 SECONDS = 10
+LEAD_S = 3
 NEIGHBOURS = 8
 
 
@@ -31,13 +33,15 @@ def run_drain() -> Iterator[Line]:
         module = deploying.bring_module(agent, "canister.py")
         neighbours = [deploying.install(agent, module) for _ in range(NEIGHBOURS)]
         victim = deploying.install(agent, deploying.bring_module(agent, "victim.py"))
-        before = _neighbours(node.port, neighbours, 1)
+        before = _send(node.port, _neighbours(neighbours, 1))
         for salt, method in enumerate(("guarded", "refusing"), 2):
             balance = management.status(victim).cycles
+            attack, traffic_of_neighbours = _attack(victim, method, salt), _neighbours(neighbours, salt)
             with ThreadPoolExecutor(1) as attacker:
-                attack = attacker.submit(_attack, node.port, victim, method, salt)
-                during = _neighbours(node.port, neighbours, salt)
-                seen = attack.result()
+                attacking = attacker.submit(traffic.send, node.port, attack, 64, ATTACK_PER_S)
+                time.sleep(LEAD_S)
+                during = _send(node.port, traffic_of_neighbours)
+                seen = attacking.result()
             lost = balance - management.status(victim).cycles
             yield Line(
                 "drain",
@@ -54,16 +58,20 @@ def run_drain() -> Iterator[Line]:
             )
 
 
-def _neighbours(port: int, canisters: list[Principal], salt: int) -> traffic.Result:
-    result = traffic.send(port, updates(canisters, NEIGHBOUR_PER_S * SECONDS, salt), 32, NEIGHBOUR_PER_S)
-    assert result.statuses == {"200": NEIGHBOUR_PER_S * SECONDS}, result.statuses
+def _neighbours(canisters: list[Principal], salt: int) -> list[traffic.Signed]:
+    return updates(canisters, NEIGHBOUR_PER_S * SECONDS, salt)
+
+
+def _send(port: int, requests: list[traffic.Signed]) -> traffic.Result:
+    result = traffic.send(port, requests, 32, NEIGHBOUR_PER_S)
+    assert result.statuses == {"200": len(requests)}, result.statuses
     return result
 
 
-def _attack(port: int, victim: Principal, method: str, salt: int) -> traffic.Result:
+def _attack(victim: Principal, method: str, salt: int) -> list[traffic.Signed]:
+    """Sign the attack beforehand: it begins before the neighbours' traffic and outlasts it."""
     strangers = traffic.identities(64)
-    requests = [
+    return [
         traffic.sign("call", victim, method, deploying.NO_ARGUMENTS, strangers[i % 64], salt * 10_000_000 + i)
-        for i in range(ATTACK_PER_S * SECONDS)
+        for i in range(ATTACK_PER_S * (SECONDS + 2 * LEAD_S))
     ]
-    return traffic.send(port, requests, 64, ATTACK_PER_S)
