@@ -206,7 +206,8 @@ class Broker(Component, prefix="broker"):
 
     def ask(self, ctx: Context, name: str, then: object, saved: object) -> Pending[nat64]:
         waiter = ctx.waiter(then, saved)  # type: ignore[arg-type]
-        return ctx.call_for(Echo(ctx.id).tally(name), waiter, then=self.brought, saved=waiter)
+        call = Echo(ctx.id).tally(name)
+        return ctx.call_for(call, then, then=self.brought, saved=waiter)  # type: ignore[arg-type]
 
     @continuation
     def brought(self, ctx: Context, outcome: Outcome[nat64], saved: Waiter) -> Continued:

@@ -176,16 +176,15 @@ class Context:
     def call_for(
         self,
         call: Call[object],
-        waiter: Waiter,
+        answerer: Callable[..., object],
         *,
         then: Callable[..., object],
         saved: object,
         cycles: int = 0,
     ) -> Pending[Any]:
-        """Send a call like `call`, for a waiter that `then` resumes: it answers what the waiter answers."""
+        """Send a call like `call`, for a waiter of `answerer` that `then` resumes: it gives the answer."""
         pending = self.call(call, then=then, saved=saved, cycles=cycles)
-        entry = next(entry for entry in self._continuations.values() if entry.name == waiter.name)
-        return Pending(pending.number, entry.results)
+        return Pending(pending.number, self._continuation(answerer).results)
 
     @staticmethod
     def resume(

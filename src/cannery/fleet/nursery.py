@@ -130,14 +130,14 @@ class Nursery(Component, prefix="fleet.nursery"):
             made = management.cannery_create_installed(
                 CreateInstalledArgs(release.module_hash, arg, [ctx.id])
             )
-            return ctx.call_for(made, making.waiter, then=self.made, saved=making, cycles=cycles)
+            return ctx.call_for(made, then, then=self.made, saved=making, cycles=cycles)
         self.pool.discard(pooled)
         self.fitting.put(pooled, ctx.now_ns)
         if cycles:
             # Before the installation in the management canister's queue: it is paid for out of them.
             ctx.notify(management.deposit_cycles(CanisterIdArg(pooled)), cycles=cycles)
         fitted = management.install_chunked_code(install_known(pooled, release.module_hash, arg))
-        return ctx.call_for(fitted, making.waiter, then=self.fitted, saved=making)
+        return ctx.call_for(fitted, then, then=self.fitted, saved=making)
 
     @continuation
     def made(self, ctx: Context, outcome: Outcome[CreateInstalledResult], saved: Making) -> Continued:
