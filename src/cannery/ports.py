@@ -7,12 +7,15 @@ Nothing here does anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 # --- store
+
+
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -174,6 +177,14 @@ class System(Protocol):
 
     def delete_range(self, start: bytes, end: bytes) -> None: ...
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]: ...
+    def recall(self, name: bytes, make: Callable[[], R], size_of: Callable[[R], int]) -> R:
+        """Give what `make` makes of this canister's stable state and of nothing else.
+
+        A query may get what an earlier query made under the same name, as long as nothing that it read has
+        changed; `size_of` says how many bytes it holds. It must be immutable.
+        """
+        ...
+
     def type_bytes(self, number: bytes) -> bytes | None:
         """Give the encoded Candid type that has this 8-byte number, if a module ever declared it."""
         ...

@@ -15,9 +15,11 @@ from cannery.candid.coerce import Coercion
 from cannery.candid.decoder_source import compile_decoder
 from cannery.candid.errors import CandidError
 from cannery.candid.graph import graph_of, reduce_graph
+from cannery.candid.leb128 import encode_leb128
 from cannery.candid.measure import Measures, new_meter
 from cannery.candid.read import ENDS_EARLY
 from cannery.candid.values import Some, Variant
+from cannery.candid.wire import encode_header
 from cannery.limits import CANDID_VALUE_DEPTH_LEVELS_MAX
 from tests.candid.strategies import typed_values, types
 
@@ -132,6 +134,20 @@ def test_recovering_again_and_again_is_charged() -> None:
     with pytest.raises(CandidError, match="expensive"):
         decoder((ct.Vec(expected),))(message)
     assert decoder((ct.Vec(expected),))(encoder((ct.Vec(wire),))(([value],))) == ([None],)
+
+
+@pytest.mark.parametrize("bits", [31, 63, 64, 70, 13_000])
+@pytest.mark.parametrize("after", [ct.Nat64(), ct.Nat8(), ct.Bool(), ct.Text(), ct.Vec(ct.Nat32())])
+@pytest.mark.parametrize("inner", [ct.Vec(ct.Nat8()), ct.Text(), ct.Vec(ct.Nat64()), ct.Vec(ct.Null())])
+def test_a_length_beyond_all_bounds_is_refused(inner: ct.Type, after: ct.Type, bits: int) -> None:
+    length = encode_leb128(1 << bits)
+    for t in (ct.tuple_record(inner, after), inner):
+        message = encode_header(reduce_graph(graph_of((t,)), bindings=False)) + length
+        for expected in (t, ct.Opt(t)):
+            with pytest.raises(CandidError):
+                decoder((expected,))(message + bytes(40))
+        with pytest.raises(CandidError):
+            value_decoder(t)(length + bytes(40))
 
 
 @given(st.binary(max_size=60), types)

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cannery.protocol.der import BIT_STRING, SEQUENCE, DerError, DerReader, encode_der
 from cannery.protocol.principal import Principal
@@ -163,6 +165,41 @@ def test_der_demands_its_tag() -> None:
         reader.read(BIT_STRING)
     with pytest.raises(DerError):
         reader.end()
+
+
+# --- Ed25519 --------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=200), st.binary(min_size=32, max_size=32), st.data())
+def test_an_ed25519_signature_holds_for_its_message_and_key_alone(
+    message: bytes, seed: bytes, data: st.DataObject
+) -> None:
+    private = Ed25519PrivateKey.from_private_bytes(seed)
+    key = Ed25519Key(private.public_key().public_bytes_raw())
+    signature = private.sign(message)
+    assert key.verify(message, signature)
+    assert not key.verify(message + b"x", signature)
+    bit = data.draw(st.integers(0, 511))
+    bent = bytearray(signature)
+    bent[bit // 8] ^= 1 << bit % 8
+    assert not key.verify(message, bytes(bent))
+    assert not key.verify(message, signature[: data.draw(st.integers(0, 63))])
+    assert not key.verify(message, signature + b"x")
+    order = 2**252 + 27742317777372353535851937790883648493
+    larger = int.from_bytes(signature[32:], "little") + order
+    assert not key.verify(message, signature[:32] + larger.to_bytes(32, "little"))
+
+
+def test_ed25519_keys_that_are_no_point_verify_nothing() -> None:
+    for raw in (b"\xff" * 32, b"\x02" + bytes(31), bytes(31), bytes(33)):
+        assert not Ed25519Key(raw).verify(MESSAGE, ED25519.sign(MESSAGE))
+
+
+def test_points_of_small_order_are_taken_as_zip_215_says() -> None:
+    # The neutral element as key and as R, and s = 0: the equation holds for each message.
+    neutral = b"\x01" + bytes(31)
+    assert Ed25519Key(neutral).verify(MESSAGE, neutral + bytes(32))
+    assert not Ed25519Key(neutral).verify(MESSAGE, neutral + b"\x01" + bytes(31))
 
 
 # --- Web Authentication ---------------------------------------------------------------------------

@@ -6,21 +6,23 @@ from cannery.limits import EVENT_LOG_COUNT_MAX, EVENT_LOG_SIZE_BYTES_MAX, SNAPSH
 from cannery.ports import StoreReader
 from cannery.replica import keys, records
 from cannery.replica.fleet_records import FLEET
+from cannery.replica.fleets_away import home_of
 from cannery.replica.management.snapshot_store import SNAPSHOT, Part
 from cannery.replica.outcall_records import OUTCALL
 from cannery.replica.records import AnsweredMessage, CallMessage, ResponseMessage
 
 
-def check_laws(reader: StoreReader) -> None:
+def check_laws(reader: StoreReader, subnet: int = 0) -> None:
+    """Hold all laws of the state of one subnet."""
     check_cycles(reader)
     check_memory(reader)
     check_counts(reader)
     check_snapshots(reader)
-    check_fleets(reader)
+    check_fleets(reader, subnet)
 
 
 def check_cycles(reader: StoreReader) -> None:
-    """minted - burned == balances + waiting messages + cycles attached to open calls."""
+    """minted - burned + come in - gone out == balances + waiting messages + cycles attached to open calls."""
     stored = reader.get(keys.SUBNET_KEY)
     assert stored is not None
     subnet = records.SUBNET.decode(stored)
@@ -33,11 +35,9 @@ def check_cycles(reader: StoreReader) -> None:
         held += records.CONTEXT.decode(data).cycles_available
     for _, data in reader.scan(*keys.space_range(keys.QUEUES)):
         held += _cycles_of(records.decode_message(data))
-    for _, data in reader.scan(*keys.space_range(keys.STREAMS)):
-        held += _cycles_of(records.STREAM_ENTRY.decode(data).message)
     for _, data in reader.scan(*keys.space_range(keys.OUTCALLS)):
         held += OUTCALL.decode(data).cycles
-    assert subnet.minted - subnet.burned == held
+    assert subnet.minted - subnet.burned + subnet.cycles_in - subnet.cycles_out == held
 
 
 def _cycles_of(message: records.Message) -> int:
@@ -157,22 +157,33 @@ def _count(reader: StoreReader, space: int) -> dict[bytes, int]:
     return counts
 
 
-def check_fleets(reader: StoreReader) -> None:
-    """Keys of members and records of canisters say the same; a fleet counts members, holders and values."""
+def check_fleets(reader: StoreReader, subnet: int = 0) -> None:
+    """Keys of members and records of canisters say the same; a fleet counts members, holders and values.
+
+    At home a fleet has the members of all subnets, elsewhere its own.
+    """
     found = {
         keys.owner_of(key): FLEET.decode(data) for key, data in reader.scan(*keys.space_range(keys.FLEETS))
     }
     counts = {fleet: {keys.FLEET_MEMBERS: 0, keys.FLEET_ROLES: 0, keys.FLEET_VALUES: 0} for fleet in found}
+    locals_of = {key[12:]: keys.owner_of(key) for key, _ in reader.scan(*keys.space_range(keys.FLEET_LOCALS))}
+    here = 0
     for space in (keys.FLEET_MEMBERS, keys.FLEET_ROLES, keys.FLEET_VALUES):
         for key, _ in reader.scan(*keys.space_range(space)):
-            counts[keys.owner_of(key)][space] += 1
+            lister = keys.owner_of(key)
+            counts[lister if lister in found else locals_of[lister]][space] += 1
+            here += space == keys.FLEET_MEMBERS and home_of(key[2 + len(lister) :]) == subnet
     for fleet, record in found.items():
         assert [record.members, record.holders, record.values] == list(counts[fleet].values())
-        assert reader.get(keys.owned(keys.CANISTERS, fleet)) is not None
+        is_here = reader.get(keys.owned(keys.CANISTERS, fleet)) is not None
+        assert is_here == (home_of(fleet) == subnet)
     members = 0
     for key, data in reader.scan(*keys.space_range(keys.CANISTERS)):
         canister_id, fleet = keys.owner_of(key), records.CANISTER.decode(data).fleet
         if fleet in found and fleet != canister_id:
             members += 1
-            assert reader.get(keys.owned(keys.FLEET_MEMBERS, fleet, canister_id)) is not None
-    assert members == sum(record.members for record in found.values())
+            listers = (fleet, records.CANISTER.decode(data).creator)
+            found_in = [reader.get(keys.owned(keys.FLEET_MEMBERS, each, canister_id)) for each in listers]
+            assert found_in.count(b"") == 1 or listers[0] == listers[1]
+            assert any(each is not None for each in found_in)
+    assert members == here

@@ -58,6 +58,8 @@ def _do(system: System, act: Act, calls: list[int]) -> None:
                 )
             except Reject as reject:
                 system.put(b"refused", reject.message.encode())
+        case ["raw", callee, method, arg, cycles, then]:
+            calls.append(system.call(CallRequest(callee, method, arg, cycles, "then", _TYPE + pack(then))))
         case ["later", index]:
             if index < len(calls):
                 system.answer_later(calls[index])

@@ -25,6 +25,7 @@ from cannery.replica import keys
 from cannery.replica.alarms import tell_low_balances
 from cannery.replica.block import Block, PriceSchedule, ReplicaConfig
 from cannery.replica.cycles import burn, credit, debit, mint
+from cannery.replica.fleets import APPOINTED, DISMISSED
 from cannery.replica.management.alarm import AlarmSetArgs as Args
 from cannery.replica.prices import IC
 from cannery.replica.records import CallMessage, CanisterStatus, Lane, Settings
@@ -85,13 +86,36 @@ class Fleet:
 
     @property
     def told(self) -> list[set[bytes]]:
-        count = int(self.world.value(self.index, b"count") or b"0")
+        return self.told_to(self.index)
+
+    def told_to(self, index: bytes) -> list[set[bytes]]:
+        count = int(self.world.value(index, b"count") or b"0")
         found: list[set[bytes]] = []
         for number in range(count):
-            data = self.world.value(self.index, b"notice %d" % number)
+            data = self.world.value(index, b"notice %d" % number)
             assert data is not None
             found.append({data[at : at + 10] for at in range(0, len(data), 10)})
         return found
+
+
+def test_a_local_index_is_told_of_what_it_made_and_the_index_of_the_rest() -> None:
+    fleet = Fleet()
+    world, (own, other) = fleet.world, fleet.members
+    local = world.add(_index(), cycles=10**15)  # type: ignore[arg-type]
+    world.put_canister(local, replace(world.canister(local), fleet=fleet.index))
+    world.put_canister(own, replace(world.canister(own), creator=local))
+    appointed = keys.owned(keys.FLEET_LOCALS, fleet.index, local)
+
+    def fall(m: MessageOverlay, *members: bytes) -> None:
+        for member in members:
+            debit(m, member, ALARM + 1)
+            credit(m, local, ALARM + 1)
+
+    fleet.turn(lambda m: (m.put(appointed, APPOINTED), fall(m, own, other)))
+    assert (fleet.told_to(local), fleet.told) == ([{own}], [{other}])
+    fleet.turn(lambda m: (m.put(appointed, DISMISSED), [credit(m, own, ALARM), debit(m, local, ALARM)]))
+    fleet.turn(lambda m: fall(m, own))
+    assert (fleet.told_to(local), fleet.told) == ([{own}], [{other}, {own}])
 
 
 def test_a_burn_a_debit_and_a_call_with_cycles_each_tell_the_index() -> None:

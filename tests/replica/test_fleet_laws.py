@@ -15,7 +15,7 @@ from cannery import Principal
 from cannery.replica.management import fleet_types as ft
 from cannery.replica.management import types as t
 from tests.replica.fleet_world import Fleet, upgrade
-from tests.replica.management_world import OPERATOR, OWNER, STRANGER, World
+from tests.replica.management_world import OPERATOR, OWNER, STRANGER, Rejected, World
 
 TAGS = ("", "1", "2")
 
@@ -23,6 +23,9 @@ PLAN = st.lists(
     st.one_of(
         st.tuples(st.just("create"), st.integers(0, 1), st.integers(0, 2), st.integers(0, 63)),
         st.tuples(st.just("create empty"), st.integers(0, 1), st.integers(0, 63)),
+        st.tuples(st.just("appoint"), st.integers(0, 9)),
+        st.tuples(st.just("dismiss"), st.integers(0, 9)),
+        st.tuples(st.just("make"), st.integers(0, 9), st.integers(0, 2), st.integers(0, 63)),
         st.tuples(st.just("install"), st.integers(0, 9), st.integers(0, 2), st.booleans()),
         st.tuples(st.just("settings"), st.integers(0, 9), st.integers(1, 63)),
         st.tuples(st.just("settings"), st.integers(0, 9), st.just(1)),
@@ -37,12 +40,16 @@ PLAN = st.lists(
 
 @dataclass
 class Child:
-    """A canister as the model knows it. `lost`: it once ran foreign code, or was somebody else's."""
+    """A canister as the model knows it. `lost`: it once ran foreign code, or was somebody else's; `direct`:
+    the index made it itself, no local index did.
+    """
 
     maker: Principal
     holders: list[Principal]
     module: bytes | None = None
     lost: bool = False
+    direct: bool = True
+    appointed: bool = False
 
 
 @dataclass
@@ -66,8 +73,10 @@ class Model:
         """Remember for ever what cannot be made good again."""
         if holders_changed and not all(self.is_own(child.maker, holder) for holder in child.holders):
             child.lost = True
+            child.appointed = False
         if module_changed and (child.maker, child.module) not in self.registry:
             child.lost = True
+            child.appointed = False
 
     def stamp(self, canister: Principal) -> Principal | None:
         child = self.children[canister]
@@ -96,6 +105,12 @@ class Model:
                 self.create(self.fleets[which], self.modules[module], bits)
             case ("create empty", int(which), int(bits)):
                 self.create_empty(self.fleets[which], bits)
+            case ("appoint", int(number)):
+                self.appoint(number, True)
+            case ("dismiss", int(number)):
+                self.appoint(number, False)
+            case ("make", int(number), int(module), int(bits)):
+                self.make(number, self.modules[module], bits)
             case ("install", int(number), int(module), bool(anew)):
                 self.install(number, self.modules[module], anew)
             case ("settings", int(number), int(bits)):
@@ -115,6 +130,35 @@ class Model:
         self.adopt(canister, Child(fleet.index, holders))
         self.children[canister].module = module
         self.note(self.children[canister], module_changed=True)
+
+    def appoint(self, number: int, wanted: bool) -> None:
+        canister = self.pick(number)
+        if canister is None:
+            return
+        child = self.children[canister]
+        fleet = next(fleet for fleet in self.fleets if fleet.index == child.maker)
+        may = child.direct and not child.lost if wanted else child.appointed
+        try:
+            fleet.manage("cannery_fleet_appoint" if wanted else "cannery_fleet_dismiss", canister)
+        except Rejected:
+            assert not may
+        else:
+            assert may
+            child.appointed = wanted
+
+    def make(self, number: int, module: bytes, bits: int) -> None:
+        """Let a child make another, as a local index or as none."""
+        canister = self.pick(number)
+        if canister is None or self.children[canister].module is None:
+            return
+        maker = self.children[canister]
+        joins = maker.appointed and self.stamp(canister) is not None
+        holders = self.holders(canister, bits)
+        args = t.CreateInstalledArgs(module, b"", holders)
+        made = self.fleets[0].manage("cannery_create_installed", args, by=canister)
+        child = Child(maker.maker, holders, module, lost=not joins, direct=False)
+        self.adopt(made.canister_id, child)
+        self.note(child, module_changed=True)
 
     def create_empty(self, fleet: Fleet, bits: int) -> None:
         holders = self.holders(fleet.index, bits)
@@ -148,6 +192,7 @@ class Model:
             mode = t.InstallMode.install()
         args = t.InstallChunkedCodeArgs(mode, canister, None, [], module, b"")
         if self.manage(canister, "install_chunked_code", args):
+            child.appointed = child.appointed and not (anew and child.module is not None)
             child.module = module
             self.note(child, module_changed=True)
 
@@ -184,6 +229,7 @@ class Model:
         canister = self.pick(number)
         if canister is not None and self.manage(canister, "uninstall_code", t.VersionedCanisterId(canister)):
             self.children[canister].module = None
+            self.children[canister].appointed = False
 
     def delete(self, number: int) -> None:
         canister = self.pick(number)

@@ -268,7 +268,7 @@ def test_within_a_round_no_stamp_outlasts_its_reason(change: Callable[[Fleet, Pr
     world.manage(OPERATOR, "cannery_operator_add", OWNER)
     one = fleet.create(fleet.module(), [OWNER])
     see = order_argument(fleet.witness, "see", EMPTY_ARG)
-    calls = [world.ingress(STRANGER, one, "order", see) for _ in range(8)]
+    calls = [world.ingress(STRANGER, one, "order", see) for _ in range(40)]
     changing = change(fleet, one)
     number = world.number
     world.block(*calls[:1], changing, *calls[1:])

@@ -17,9 +17,12 @@ from cannery.replica.block import (
     Configure,
     Ingress,
     OutcallAnswer,
+    PeerLost,
     PriceSchedule,
     ReplicaConfig,
     Route,
+    StreamAck,
+    StreamSlice,
     Verdict,
     decode_block,
     decode_config,
@@ -43,6 +46,9 @@ from cannery.replica.records import (
     LogEntry,
     ModuleRecord,
     NoOrigin,
+    Notice,
+    NoticeKind,
+    PeerRecord,
     RequestState,
     RequestStatus,
     ResponseMessage,
@@ -106,6 +112,14 @@ KEYS = {
     "upgrade_result": keys.numbered(keys.UPGRADE_RESULTS, ID, 12) + keys.u64(3),
     "outcall": keys.numbered(keys.OUTCALLS, ID, 12),
     "outcall_count": keys.owned(keys.OUTCALL_COUNTS, ID),
+    "sent_module": keys.sent_module_key(1, HASH),
+    "creations": keys.owned(keys.CREATIONS, ID),
+    "peer": keys.peer_key(1),
+    "fleet_away": keys.owned(keys.FLEETS_AWAY, ID, keys.u64(1)),
+    "fleet_local": keys.owned(keys.FLEET_LOCALS, ID, keys.canister_id(0x100001)),
+    "fleet_wait": keys.numbered(keys.FLEET_WAITS, ID, 2),
+    "fan": keys.numbered(keys.FANS, b"", 3),
+    "fan_part": keys.owned(keys.FAN_PARTS, keys.u64(3), keys.u64(1)),
     "due_outcall": keys.due_key(17, keys.DUE_OUTCALL, ID, 12),
     "block": keys.block_key(10),
 }
@@ -134,7 +148,7 @@ RECORDS: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
         ),
         records.MODULE,
     ),
-    "subnet": (SubnetRecord(1, 2, 3, 4, 5, 6, 7, 8, 9), records.SUBNET),
+    "subnet": (SubnetRecord(*range(1, 12)), records.SUBNET),
     "head": (HeadRecord(10, HASH, HASH, 17, 1), records.HEAD),
     "context_ingress": (
         CallContext(IngressOrigin(HASH, USER, 17, ID), "sign", 16, 5, False, 7, 1),
@@ -157,7 +171,9 @@ RECORDS: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
         ),
         OUTCALL,
     ),
-    "stream_head": (StreamHead(1, 2, 3), records.STREAM_HEAD),
+    "stream_head": (StreamHead(1, 2, 3, 4), records.STREAM_HEAD),
+    "stream_notice": (StreamEntry(b"", b"", Notice(NoticeKind.MODULE, b"file")), records.STREAM_ENTRY),
+    "peer": (PeerRecord(1, 2), records.PEER),
     "stream_entry": (StreamEntry(ID, b"", CallMessage(ID, 1, "m", b"arg", 2, USER)), records.STREAM_ENTRY),
     "schema": (SchemaRecord({"entries": b"\x01"}, b"opaque"), records.SCHEMA),
 }
@@ -182,6 +198,8 @@ OLDER: dict[str, tuple[msgspec.Struct, records.RecordDecoder]] = {
     ),
     "account_default_before_events": (AccountRecord(), records.ACCOUNT),
     "account_default_before_fleets": (AccountRecord(), records.ACCOUNT),
+    "subnet_before_subnets": (SubnetRecord(*range(1, 10)), records.SUBNET),
+    "stream_head_before_subnets": (StreamHead(1, 2, 3), records.STREAM_HEAD),
     "context_call_before_fleets": (CallContext(CallOrigin(ID, 4), "sign", 16), records.CONTEXT),
     "stream_entry_before_fleets": (
         StreamEntry(ID, b"", CallMessage(ID, 1, "m", b"arg", 2)),
@@ -194,6 +212,8 @@ OLDER_OF_OTHER_SHAPES = (
     "block_before_ingress_prices",
     "config_before_outcalls",
     "block_before_outcalls",
+    "config_before_subnets",
+    "block_before_subnets",
 )
 MESSAGES = {
     "ingress": IngressMessage(HASH, USER, "sign", b"arg", 17),
@@ -206,14 +226,19 @@ MESSAGES = {
 CONFIG = ReplicaConfig(
     subnet=1,
     operators=(USER,),
-    routes=(Route(0, 5, 1),),
+    routes=(Route(0, 5, 1, HASH[:29]),),
     prices=PriceSchedule(*range(1, 13)),
     outcall_hosts=("rpc.example.org",),
+    spreads=True,
+    query_cpu_ns_max=200_000_000,
 )
+BEFORE_SUBNETS = msgspec.structs.replace(CONFIG, routes=(Route(0, 5, 1),), spreads=False)
 BEFORE_INGRESS_PRICES = msgspec.structs.replace(
-    CONFIG, prices=PriceSchedule(1, 2, 3, 4, 5, 6), outcall_hosts=()
+    BEFORE_SUBNETS, prices=PriceSchedule(1, 2, 3, 4, 5, 6), outcall_hosts=()
 )
-BEFORE_OUTCALLS = msgspec.structs.replace(CONFIG, prices=PriceSchedule(*range(1, 10)), outcall_hosts=())
+BEFORE_OUTCALLS = msgspec.structs.replace(
+    BEFORE_SUBNETS, prices=PriceSchedule(*range(1, 10)), outcall_hosts=()
+)
 BLOCK = Block(
     10,
     HASH,
@@ -224,6 +249,9 @@ BLOCK = Block(
         Ingress(HASH, USER, ID, "sign", b"arg", 18),
         OutcallAnswer(ID, 12, 200, (("date", "now"),), b"body"),
         OutcallAnswer(ID, 13, reject_code=2, reject_message="down"),
+        StreamSlice(1, 7, (b"entry",), 3, 8),
+        StreamAck(1, 8),
+        PeerLost(1),
     ),
     (HASH,),
     (Verdict(2, "stopped"),),
@@ -261,6 +289,9 @@ def test_records_are_written_and_read_as_in_the_golden_file() -> None:
     assert decode_config(bytes.fromhex(stored["config_before_outcalls"])) == BEFORE_OUTCALLS
     before_outcalls = decode_block(bytes.fromhex(stored["block_before_outcalls"]))
     assert before_outcalls.inputs == (Configure(BEFORE_OUTCALLS), BLOCK.inputs[1])
+    assert decode_config(bytes.fromhex(stored["config_before_subnets"])) == BEFORE_SUBNETS
+    before_subnets = decode_block(bytes.fromhex(stored["block_before_subnets"]))
+    assert before_subnets.inputs == (Configure(BEFORE_SUBNETS), *BLOCK.inputs[1:4])
 
 
 def test_a_record_with_fewer_fields_still_opens() -> None:

@@ -22,7 +22,7 @@ from tests.replica.management_world import (
     puppet_manage,
 )
 
-OPEN = {"cannery_module_list", "cannery_name_list", "cannery_cycles"}
+OPEN = {"cannery_module_list", "cannery_name_list", "cannery_cycles", "cannery_subnets"}
 OPERATORS = {
     "create_canister",
     "provisional_create_canister_with_cycles",
@@ -64,6 +64,7 @@ CONTROLLERS_OR_OPERATORS = {
     "start_canister",
     "stop_canister",
     "cannery_stop_canister",
+    "cannery_delete_canister",
     "delete_canister",
     "canister_status",
     "canister_metrics",
@@ -79,7 +80,13 @@ CANISTERS = {
     "http_request",
 }
 CONTROLLING_CANISTERS = {"cannery_cycles_take"}
-INDEXES = {"cannery_fleet_module_put", "cannery_fleet_module_remove", "cannery_fleet_configure"}
+INDEXES = {
+    "cannery_fleet_module_put",
+    "cannery_fleet_module_remove",
+    "cannery_fleet_configure",
+    "cannery_fleet_appoint",
+    "cannery_fleet_dismiss",
+}
 FLEET_READERS = {"cannery_fleet_info", "cannery_fleet_members"}
 OPERATING_CONTROLLERS = {"cannery_replace"}
 """Controllers; over HTTP those who are operators."""

@@ -55,7 +55,7 @@ WAITERS = {
     "stop of a canister": StopWaiter(CallOrigin(b"\x01\x02", 3, b"\x06"), 4, 5),
 }
 FLEETS = [
-    ("fleet", FleetRecord(5, 4, 3, 6, 2, 1), FLEET),
+    ("fleet", FleetRecord(5, 4, 3, 6, 2, 1, True), FLEET),
     ("fleet just founded", FleetRecord(5), FLEET),
     ("fleet module", FleetModule("user", 7), FLEET_MODULE),
 ]
@@ -88,3 +88,22 @@ def test_a_change_from_before_there_were_snapshots_opens(name: str) -> None:
 def test_a_waiter_from_before_there_were_fleets_opens() -> None:
     stored = bytes.fromhex(json.loads(GOLDEN.read_text())["stop of a canister before fleets"])
     assert STOP_WAITER.decode(stored) == StopWaiter(CallOrigin(b"\x01\x02", 3), 4, 5)
+
+
+@pytest.mark.parametrize("name", sorted(WAITERS))
+def test_a_waiter_from_before_canisters_could_delete_themselves_opens(name: str) -> None:
+    stored = bytes.fromhex(json.loads(GOLDEN.read_text())[f"{name} before deletions"])
+    assert STOP_WAITER.decode(stored) == WAITERS[name]
+    assert WAITERS[name].heir is None
+
+
+def test_a_fleet_from_before_there_were_subnets_opens() -> None:
+    stored = json.loads(GOLDEN.read_text())
+    assert FLEET.decode(bytes.fromhex(stored["fleet before subnets"])) == FleetRecord(5, 4, 3, 6, 2, 1)
+    assert FLEET.decode(bytes.fromhex(stored["fleet just founded before subnets"])) == FleetRecord(5)
+
+
+def test_a_batch_from_before_hooks_could_be_skipped_opens() -> None:
+    stored = bytes.fromhex(json.loads(GOLDEN.read_text())["upgrade batch before skipping"])
+    assert UPGRADE_BATCH.decode(stored) == BATCHES["upgrade batch"]
+    assert not BATCHES["upgrade batch"].skip_pre_upgrade

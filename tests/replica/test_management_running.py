@@ -176,3 +176,32 @@ def test_timers_rest_while_a_canister_is_stopped() -> None:
     world.manage(OWNER, "start_canister", t.CanisterIdRecord(canister))
     world.wait(1)
     assert int_result(world.query(OWNER, canister, "get")) == 1
+
+
+def test_a_canister_with_open_calls_is_deleted_at_once_and_its_cycles_go_to_the_heir() -> None:
+    world = World(far=True)
+    canister, heir = make_puppet(world), make_puppet(world)
+    for nobody in (canister, Principal.opaque(b"nobody")):
+        with pytest.raises(Rejected, match="cannot get the cycles"):
+            world.manage(OWNER, "cannery_delete_canister", t.DeleteArgs(canister, nobody))
+    held = world.submit(OWNER, canister, "order", order_argument(FAR, "anything", b"", 70))
+    waiting = world.submit_manage(OWNER, "stop_canister", t.CanisterIdRecord(canister))
+    cycles = status_of(world, canister).cycles + status_of(world, heir).cycles
+    world.manage(OWNER, "cannery_delete_canister", t.DeleteArgs(canister, heir))
+    with pytest.raises(Rejected, match="was deleted before it answered"):
+        world.answer(held)
+    world.answer(waiting)
+    with pytest.raises(Rejected, match="not found"):
+        status_of(world, canister)
+    assert status_of(world, heir).cycles == cycles
+    assert not list(world.store.scan(*keys.space_range(keys.STOPS)))
+    assert not list(world.store.scan(*keys.space_range(keys.DUE)))
+
+
+def test_a_stopped_canister_is_deleted_like_any_other_and_without_an_heir_its_cycles_burn() -> None:
+    world = World()
+    canister = make_puppet(world)
+    world.manage(OWNER, "stop_canister", t.CanisterIdRecord(canister))
+    world.manage(OWNER, "cannery_delete_canister", t.DeleteArgs(canister))
+    with pytest.raises(Rejected, match="not found"):
+        status_of(world, canister)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cannery.ports import WriteBatch
-from cannery.replica import keys
+from cannery.replica import keys, overlay
 from cannery.replica.overlay import CachedReader, Layer, batch_of
 from tests.replica.memory import MemoryReader
 
@@ -35,8 +36,8 @@ scans = st.builds(
         backwards,
     ),
     st.sampled_from(OWNERS),
-    short,
-    short,
+    st.just(b"") | short,
+    st.just(b"\xff" * 3) | short,
     st.booleans(),
 )
 moves = st.sampled_from([("open",), ("merge",), ("drop",)])
@@ -64,8 +65,19 @@ def _apply(model: dict[bytes, bytes], layer: Layer, step: tuple) -> None:
             assert list(layer.scan(start, end, reverse=backwards)) == _scan(model, start, end, backwards)
 
 
-@given(st.dictionaries(full_keys, st.binary(max_size=2), max_size=20), steps)
-def test_layers_behave_as_one_map(stored: dict[bytes, bytes], plan: list[tuple]) -> None:
+@pytest.mark.parametrize(("insert_count", "late_count"), [(4_096, 64), (2, 1), (2, 3)])
+@given(stored=st.dictionaries(full_keys, st.binary(max_size=2), max_size=20), plan=steps)
+def test_layers_behave_as_one_map(
+    insert_count: int, late_count: int, stored: dict[bytes, bytes], plan: list[tuple]
+) -> None:
+    """Also where a layer has so many keys that late ones wait: put in one by one, or sorted in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlay, "SORTED_INSERT_COUNT_MAX", insert_count)
+        patch.setattr(overlay, "SORTED_LATE_COUNT_MAX", late_count)
+        run_plan(stored, plan)
+
+
+def run_plan(stored: dict[bytes, bytes], plan: list[tuple]) -> None:
     store = MemoryReader()
     store.write(WriteBatch(dict(stored)))
     reader = CachedReader(store)

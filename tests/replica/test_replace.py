@@ -174,6 +174,7 @@ def test_timers_go_on_at_the_new_id_in_their_rhythm_and_once() -> None:
 
 def test_a_message_that_waits_at_the_old_id_is_told_the_new_one_and_a_timer_is_not_lost() -> None:
     world = UpgradeWorld()
+    world.one_per_turn()
     world.hashes[Puppet] = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(Puppet))
     old = make_puppet(world)
     world.control(old, world.index, OWNER)
@@ -196,6 +197,7 @@ def test_a_message_that_waits_at_the_old_id_is_told_the_new_one_and_a_timer_is_n
 
 def test_a_repeating_timer_whose_message_waits_fires_at_once_and_keeps_its_rhythm() -> None:
     world = UpgradeWorld()
+    world.one_per_turn()
     world.hashes[Pulse] = world.manage(OPERATOR, "cannery_module_add", world.programs.module_of(Pulse))
     old = make_puppet(world, Pulse)
     world.control(old, world.index, OWNER)

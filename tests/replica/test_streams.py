@@ -35,25 +35,26 @@ def test_a_message_to_another_subnet_stays_until_it_is_acknowledged() -> None:
     ingress = world.ingress(a, "run", pack([call, ["later", 0]]))
     world.round(ingress)
     assert ingress.request_id not in world.answers
-    stored = world.store.get(keys.stream_key(1, 0))
+    stored = world.store.get(keys.stream_key(1, 1))
     assert stored is not None
     entry = records.STREAM_ENTRY.decode(stored)
     assert (entry.sender, entry.receiver) == (a, FAR)
     assert isinstance(entry.message, CallMessage)
     assert entry.message.cycles == 60
-    assert _head(world, 1) == StreamHead(0, 1, 0)
+    head = _head(world, 1)
+    assert (head.first, head.next, head.received) == (0, 2, 0), "behind the list of operators"
 
     response = StreamEntry(FAR, a, ResponseMessage(entry.message.callback, b"far", 0, "", 25))
     state = RoundState(world.store, Block(0, b"", world.time_ns, b""), world.shelf)
     state.scheduler = Scheduler(state)
-    acknowledge(state, 1, 1)
+    acknowledge(state, 1, 2)
     assert receive(state, 1, 0, response)
     assert not receive(state, 1, 0, response), "a repetition is dropped"
     assert not receive(state, 1, 2, response), "a gap is not stepped over"
-    assert state.stream_head(1) == StreamHead(1, 1, 1)
-    assert state.layer.get(keys.stream_key(1, 0)) is None
-    assert state.scheduler.next_turn() == (a, response.message)
-    assert state.scheduler.next_turn() is None
+    assert state.stream_head(1) == StreamHead(2, 2, 1)
+    assert state.layer.get(keys.stream_key(1, 1)) is None
+    assert state.scheduler.next_message() == (a, response.message)
+    assert state.scheduler.next_message() is None
 
 
 def test_an_id_in_nobodys_range_is_refused_by_the_own_subnet() -> None:

@@ -249,12 +249,12 @@ def test_a_caller_that_goes_is_answered_once_and_its_batch_ends(act: str) -> Non
         "delete": ("cannery_stop_canister", t.StopArgs(world.index, True)),
     }[act]
     gone = world.ingress(OPERATOR, Principal(b""), method, encode_argument(method, value))
-    inputs = [gone]
+    world.block(gone)
+    world.answer(gone.request_id)
     if act == "delete":
-        inputs.append(world.ingress(OPERATOR, Principal(b""), "delete_canister", _id(world.index)))
-    world.block(*inputs)
-    for ingress in inputs:
-        world.answer(ingress.request_id)
+        deleted = world.ingress(OPERATOR, Principal(b""), "delete_canister", _id(world.index))
+        world.block(deleted)
+        world.answer(deleted.request_id)
     with pytest.raises(Rejected, match=r"was (uninstalled|stopped)"):
         world.answer(order.request_id)
     assert world.leftovers() == []

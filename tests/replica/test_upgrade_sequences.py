@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cannery import Canister, Principal
+from cannery.replica import keys
 from cannery.replica.block import Ingress
 from cannery.replica.management import types as t
 from tests.replica.management_world import (
-    FAR,
     MANAGEMENT,
     OPERATOR,
     OWNER,
@@ -109,7 +109,7 @@ batches = st.builds(
 @given(st.lists(st.one_of(acts, batches), max_size=14))
 def test_each_target_gets_what_it_must_and_a_failed_one_is_as_before(steps: list[Act | Batch]) -> None:
     world = UpgradeWorld(STORAGE)
-    targets = [world.make(9) for _ in range(COUNT)] + [FAR]
+    targets = [world.make(9) for _ in range(COUNT)] + [Principal(keys.canister_id(0x200000))]
     models = [Model() for _ in range(COUNT)] + [Model(gone=True)]
     for step in steps:
         if isinstance(step, Act):
@@ -211,7 +211,7 @@ def test_whatever_runs_into_each_other_each_target_gets_one_result(
     blocks: list[list[Act | Batch]], work_count_max: int, is_dense: bool
 ) -> None:
     world = UpgradeWorld()
-    targets = [world.make(9) for _ in range(COUNT)] + [FAR]
+    targets = [world.make(9) for _ in range(COUNT)] + [Principal(keys.canister_id(0x200000))]
     world.few_per_round(work_count_max)
     asked: dict[bytes, list[Principal]] = {}
     for block in blocks:

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from cannery.errors import RejectCode
+from cannery.limits import QUERY_CPU_NS_MAX
 from cannery.ports import Stopped
 from cannery.replica import keys
 from cannery.replica.block import ReplicaConfig, Verdict, message_identity
@@ -115,7 +116,7 @@ def test_every_activation_is_watched_under_its_identity_and_the_watch_is_let_go(
     assert all(len(identity) == 32 for identity, _ in watch.began)
     assert watch.running == 0
     world.query(a, "read", pack([["reply", b""]]))
-    assert watch.began[3] == (b"q" * 32, 200_000_000)
+    assert watch.began[3] == (b"q" * 32, QUERY_CPU_NS_MAX)
     assert watch.running == 0
 
 
@@ -211,11 +212,11 @@ def test_random_bytes_differ_between_messages_and_repeat_in_a_replay() -> None:
 
 def test_a_verdict_ends_its_round_and_the_others_follow_in_the_next() -> None:
     world = World(ReplicaConfig(work_count_max=20))
-    canister, other = world.add(puppet()), world.add(puppet())
+    canister, other, third = (world.add(puppet()) for _ in range(3))
     busy = [["put", b"%d" % number, b"v"] for number in range(100)]
     before = world.ingress(other, "run", pack([["reply", b"first"]]))
     stopped = world.ingress(canister, "run", pack([*busy, ["stop"]]))
-    after = [world.ingress(each, "run", pack([["reply", b"next"]])) for each in (canister, other, canister)]
+    after = [world.ingress(each, "run", pack([["reply", b"next"]])) for each in (canister, third, canister)]
     first = world.round(before, stopped, *after)
     assert set(world.answers) == {before.request_id, stopped.request_id}
     assert first.backlog

@@ -169,6 +169,11 @@ class UpgradeWorld(World):
         self.config = replace(self.config, work_count_max=work_count_max)
         self.block(Configure(self.config))
 
+    def one_per_turn(self) -> None:
+        """Let a canister run one message a turn, as in a round of few messages."""
+        self.config = replace(self.config, activation_count_max=100)
+        self.block(Configure(self.config))
+
     def args(self, targets: Sequence[Principal], cls: type[Canister] = New, **more: Any) -> UpgradeManyArgs:
         """Make the arguments of a batch."""
         return UpgradeManyArgs(

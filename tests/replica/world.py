@@ -22,6 +22,7 @@ from cannery.replica.block import (
 )
 from cannery.replica.calls import commit
 from cannery.replica.overlay import batch_of
+from cannery.replica.places import first_counter
 from cannery.replica.queries import Query, QueryResult, run_query
 from cannery.replica.records import (
     AccountRecord,
@@ -101,9 +102,9 @@ class World:
         self.roots: list[bytes] = []
         self.emitted: list[Emitted] = []
         self._requests = 0
-        self._counter = 0x100000
         self.watch: Watch | None = None
         self.config = config or ReplicaConfig(operators=(OPERATOR,))
+        self._counter = first_counter(self.config.subnet) + 0x100000
         self.last = self.round(Configure(self.config))
 
     # canisters

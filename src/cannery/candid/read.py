@@ -26,9 +26,10 @@ from cannery.protocol.principal import PRINCIPAL_SIZE_BYTES_MAX, Principal
 Reader: TypeAlias = Callable[[bytes, int, int, list[int]], tuple[object, int]]
 Skipper: TypeAlias = Callable[[bytes, int, int, list[int]], int]
 
-ENDS_EARLY = (IndexError, struct_error, UnicodeDecodeError, RecursionError)
-"""What reading past the end, or text that is not UTF-8, raises inside a reader; RecursionError where the
-caller itself stands so deep that less than `CANDID_VALUE_DEPTH_LEVELS_MAX` frames are left."""
+ENDS_EARLY = (IndexError, OverflowError, struct_error, UnicodeDecodeError, RecursionError)
+"""What reading past the end, or text that is not UTF-8, raises inside a reader; OverflowError where a length
+leads past all places that there can be; RecursionError where the caller itself stands so deep that less than
+`CANDID_VALUE_DEPTH_LEVELS_MAX` frames are left."""
 
 _DEPTH_SLACK_LEVELS = 8
 

@@ -7,8 +7,9 @@ the sender may then do is not decided here. Time comes in as an argument; the on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
+
+import msgspec
 
 from cannery.errors import CanneryError
 from cannery.limits import (
@@ -42,8 +43,7 @@ class AuthenticationError(CanneryError):
         self.http_status = http_status
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(msgspec.Struct, frozen=True):
     """Who proved to send a request, and which canisters the delegations limit it to (None: any)."""
 
     sender: Principal

@@ -17,6 +17,7 @@ from cannery.protocol.hash_tree import (
     Found,
     HashTree,
     HashTreeError,
+    build_tree,
     child_labels,
     encode_blob,
     encode_tree,
@@ -24,7 +25,7 @@ from cannery.protocol.hash_tree import (
     parse_tree,
 )
 from cannery.protocol.principal import Principal, PrincipalError
-from cannery.protocol.representation import RepresentationError, decode_leb128
+from cannery.protocol.representation import RepresentationError, decode_leb128, encode_leb128
 
 STATE_ROOT_DOMAIN = b"\x0dic-state-root"
 _RANGES_DEPTH_MAX = 3
@@ -79,9 +80,30 @@ def encode_certificate(certificate: Certificate) -> bytes:
             encode_tree(certificate.tree),
             b"\x69signature",
             encode_blob(certificate.signature),
-            b"" if delegation is None else b"\x6adelegation" + _encode_delegation(delegation),
+            encode_delegation_field(delegation),
         )
     )
+
+
+def certify_subnet(
+    root: BlsKey, key: BlsKey, ranges: Sequence[CanisterRange], time_ns: int
+) -> CertificateDelegation:
+    """Let the root certify another subnet's key and canister ranges, in both forms that clients look for."""
+    subnet_id = Principal.self_authenticating(key.public_key_der)
+    encoded = encode_canister_ranges(ranges)
+    tree = build_tree(
+        {
+            b"canister_ranges": {subnet_id.raw: {ranges[0][0].raw: encoded}},
+            b"subnet": {subnet_id.raw: {b"canister_ranges": encoded, b"public_key": key.public_key_der}},
+            b"time": encode_leb128(time_ns),
+        }
+    )
+    return CertificateDelegation(subnet_id, encode_certificate(build_certificate(tree, root)))
+
+
+def encode_delegation_field(delegation: CertificateDelegation | None) -> bytes:
+    """Encode a certificate's field `delegation`, name and value; nothing where there is none."""
+    return b"" if delegation is None else b"\x6adelegation" + _encode_delegation(delegation)
 
 
 def _encode_delegation(delegation: CertificateDelegation) -> bytes:

@@ -29,7 +29,7 @@ from cannery.limits import (
     SIGNATURE_SIZE_BYTES_MAX,
 )
 from cannery.protocol.cbor import CborError, CborSource, decode_any_keys, encode
-from cannery.protocol.principal import PRINCIPAL_SIZE_BYTES_MAX, Principal
+from cannery.protocol.principal import PRINCIPAL_SIZE_BYTES_MAX, Principal, principal_of
 from cannery.protocol.representation import RepresentationError, hash_map, hash_nat
 
 RequestKind = Literal["call", "query", "read_state"]
@@ -276,7 +276,7 @@ def _principal(fields: Mapping[object, object], name: str, where: str = "content
         raise EnvelopeError(
             f"{where}.{name}: {_expected(raw, f'a blob of at most {PRINCIPAL_SIZE_BYTES_MAX} bytes')}"
         )
-    return Principal(raw)
+    return principal_of(raw)
 
 
 def _timestamp(fields: Mapping[object, object], name: str, where: str) -> int:

@@ -309,16 +309,20 @@ def encode_tree(tree: HashTree) -> bytes:
 
 def encode_blob(value: bytes) -> bytes:
     """Encode a CBOR byte string."""
-    size = len(value)
+    return encode_blob_head(len(value)) + value
+
+
+def encode_blob_head(size: int) -> bytes:
+    """Encode what stands before the bytes of a CBOR byte string."""
     if size < 24:
-        return bytes((0x40 | size,)) + value
+        return bytes((0x40 | size,))
     if size < 256:
-        return bytes((0x58, size)) + value
+        return bytes((0x58, size))
     if size < 65_536:
-        return b"\x59" + size.to_bytes(2, "big") + value
+        return b"\x59" + size.to_bytes(2, "big")
     if size < 2**32:
-        return b"\x5a" + size.to_bytes(4, "big") + value
-    return b"\x5b" + size.to_bytes(8, "big") + value
+        return b"\x5a" + size.to_bytes(4, "big")
+    return b"\x5b" + size.to_bytes(8, "big")
 
 
 def decode_tree(data: bytes) -> HashTree:

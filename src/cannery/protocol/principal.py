@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha224
 
 from cannery.errors import DecodeError
-from cannery.limits import PRINCIPAL_TEXT_CACHE_COUNT_MAX
+from cannery.limits import PRINCIPAL_CACHE_COUNT_MAX, PRINCIPAL_TEXT_CACHE_COUNT_MAX
 
 PRINCIPAL_SIZE_BYTES_MAX = 29
 TEXT_SIZE_CHARS_MAX = 63
@@ -68,7 +68,7 @@ class Principal:
     @classmethod
     def self_authenticating(cls, public_key_der: bytes) -> Principal:
         """Derive the principal of a public key in DER form."""
-        return cls(sha224(public_key_der).digest() + b"\x02")
+        return _of_public_key(public_key_der)
 
     @classmethod
     def opaque(cls, body: bytes) -> Principal:
@@ -90,6 +90,20 @@ class Principal:
     @property
     def is_opaque(self) -> bool:
         return bool(self.raw) and self.raw[-1] == _CLASS_OPAQUE
+
+
+@lru_cache(maxsize=PRINCIPAL_CACHE_COUNT_MAX)
+def principal_of(raw: bytes) -> Principal:
+    """Make a principal of its bytes, or give the one that was made of them before: requests repeat theirs.
+
+    Raises `PrincipalError`.
+    """
+    return Principal(raw)
+
+
+@lru_cache(maxsize=PRINCIPAL_CACHE_COUNT_MAX)
+def _of_public_key(public_key_der: bytes) -> Principal:
+    return Principal(sha224(public_key_der).digest() + b"\x02")
 
 
 @lru_cache(maxsize=PRINCIPAL_TEXT_CACHE_COUNT_MAX)

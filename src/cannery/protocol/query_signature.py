@@ -15,7 +15,7 @@ import msgspec
 from cannery.errors import DecodeError
 from cannery.limits import CBOR_DEPTH_MAX, QUERY_SIGNATURE_COUNT_MAX
 from cannery.protocol.cbor import SELF_DESCRIBE_PREFIX, CborError, CborSource, decode_any_keys, encode
-from cannery.protocol.hash_tree import encode_blob
+from cannery.protocol.hash_tree import encode_blob, encode_blob_head
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import PRINCIPAL_SIZE_BYTES_MAX, Principal
 from cannery.protocol.public_key import CanisterKey, PublicKeyError, parse_public_key
@@ -138,8 +138,19 @@ def _answer_fields(answer: QueryAnswer) -> dict[str, CborSource]:
 
 def encode_query_response(answer: QueryAnswer, signatures: Sequence[NodeSignature], *, tagged: bool) -> bytes:
     """Encode the body of the HTTP response to a query."""
-    if isinstance(answer, QueryReplied) and len(signatures) == 1:
-        return _encode_replied(answer.arg, signatures[0], tagged)
+    if len(signatures) == 1:
+        return b"".join(query_response_parts(answer, signatures[0], tagged=tagged))
+    return _encode_response(answer, signatures, tagged)
+
+
+def query_response_parts(answer: QueryAnswer, signature: NodeSignature, *, tagged: bool) -> list[bytes]:
+    """Encode the same with one signature, in parts: a large reply is not copied."""
+    if isinstance(answer, QueryReplied):
+        return _replied_parts(answer.arg, signature, tagged)
+    return [_encode_response(answer, (signature,), tagged)]
+
+
+def _encode_response(answer: QueryAnswer, signatures: Sequence[NodeSignature], tagged: bool) -> bytes:
     signature_fields: list[CborSource] = [
         {"timestamp": one.timestamp_ns, "signature": one.signature, "identity": one.identity.raw}
         for one in signatures
@@ -154,21 +165,18 @@ _SIGNATURE = b"\x69signature"
 _IDENTITY = b"\x68identity"
 
 
-def _encode_replied(arg: bytes, signature: NodeSignature, tagged: bool) -> bytes:
+def _replied_parts(arg: bytes, signature: NodeSignature, tagged: bool) -> list[bytes]:
     """Encode a reply with one signature, the ordinary case, without laying out its maps."""
-    return b"".join(
-        (
-            SELF_DESCRIBE_PREFIX if tagged else b"",
-            _STATUS_REPLIED,
-            encode_blob(arg),
-            _ONE_SIGNATURE,
-            signature.timestamp_ns.to_bytes(8, "big"),
-            _SIGNATURE,
-            encode_blob(signature.signature),
-            _IDENTITY,
-            encode_blob(signature.identity.raw),
-        )
+    head = SELF_DESCRIBE_PREFIX + _STATUS_REPLIED if tagged else _STATUS_REPLIED
+    tail = (
+        _ONE_SIGNATURE,
+        signature.timestamp_ns.to_bytes(8, "big"),
+        _SIGNATURE,
+        encode_blob(signature.signature),
+        _IDENTITY,
+        encode_blob(signature.identity.raw),
     )
+    return [head + encode_blob_head(len(arg)), arg, b"".join(tail)]
 
 
 def decode_query_response(body: bytes) -> QueryResponse:

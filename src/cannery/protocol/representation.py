@@ -16,6 +16,9 @@ from cannery.limits import FIELD_NAME_CACHE_COUNT_MAX, NAT_CACHE_COUNT_MAX, NAT_
 _LEB128_SIZE_BYTES_MAX = (NAT_SIZE_BITS_MAX + 6) // 7
 
 
+_FIVE_GROUPS_MAX = 2**35 - 1
+
+
 class RepresentationError(DecodeError):
     """A value has no representation-independent hash, or bytes are no LEB128 number."""
 
@@ -64,6 +67,18 @@ def encode_leb128(value: int) -> bytes:
     if value < 0 or value.bit_length() > NAT_SIZE_BITS_MAX:
         raise RepresentationError(f"a number must be natural and have at most {NAT_SIZE_BITS_MAX} bits")
     encoded = bytearray()
+    while value > _FIVE_GROUPS_MAX:
+        # Times have nine groups of seven bits, and each answer has one.
+        encoded += bytes(
+            (
+                value & 0x7F | 0x80,
+                value >> 7 & 0x7F | 0x80,
+                value >> 14 & 0x7F | 0x80,
+                value >> 21 & 0x7F | 0x80,
+                value >> 28 & 0x7F | 0x80,
+            )
+        )
+        value >>= 35
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
         value >>= 7

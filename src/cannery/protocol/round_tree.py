@@ -34,6 +34,7 @@ _REPLIED_STATUS_DIGEST = labeled_digest(b"status", leaf_digest(b"replied"))
 
 # A map of two fields, "tree" first; "signature" with its 48 bytes ends it.
 _CERTIFICATE_HEAD = SELF_DESCRIBE_PREFIX + b"\xa2\x64tree"
+_DELEGATED_HEAD = SELF_DESCRIBE_PREFIX + b"\xa3\x64tree"
 _CERTIFICATE_SIGNATURE = b"\x69signature\x58\x30"
 _SIGNATURE_SIZE_BYTES = 48
 
@@ -86,10 +87,14 @@ class RoundTree:
             )
         )
 
-    def certificate(self, index: int, signature: bytes) -> bytes:
-        """Encode the whole certificate of one answer, given the signature of `root_hash`."""
+    def certificate(self, index: int, signature: bytes, delegation: bytes = b"") -> bytes:
+        """Encode the whole certificate of one answer, given the signature of `root_hash`.
+
+        `delegation` is the encoded field of that name (`certificate.encode_delegation_field`), if any.
+        """
         assert len(signature) == _SIGNATURE_SIZE_BYTES, "a BLS signature in G1 has 48 bytes"
-        return _CERTIFICATE_HEAD + self.encoded_tree(index) + _CERTIFICATE_SIGNATURE + signature
+        head = _DELEGATED_HEAD if delegation else _CERTIFICATE_HEAD
+        return head + self.encoded_tree(index) + _CERTIFICATE_SIGNATURE + signature + delegation
 
 
 def _answer_digest(request_id: bytes, status: RequestStatus) -> bytes:

@@ -1,4 +1,5 @@
-"""Low balances: the index of a fleet is told in the round in which a member's balance falls under its alarm.
+"""Low balances: an index is told in the round in which a member's balance falls under its alarm: the local
+one that made it, or that of the fleet.
 
 However a balance fell (a burn, a debit, cycles that went with a call), the accounts that a round changed are
 looked at once, after its turns. All members of a fleet that fell in one round stand in one one-way call of
@@ -15,6 +16,7 @@ from cannery.candid.codec import encoder
 from cannery.candid.python import type_of
 from cannery.limits import NOTICE_MEMBER_COUNT_MAX
 from cannery.protocol.principal import Principal
+from cannery.replica import fleets
 from cannery.replica.records import CallMessage, Lane
 from cannery.replica.state import MANAGEMENT_ID, RoundState
 
@@ -40,21 +42,23 @@ def tell_low_balances(state: RoundState) -> None:
         elif not account.alarm_told:
             canister = view.canister(canister_id)
             if canister is not None and canister.fleet:
-                low.setdefault(canister.fleet, []).append(canister_id)
-    for fleet, members in low.items():
+                local = fleets.is_local(view.reader.get, canister.fleet, canister.creator)
+                index = canister.creator if local else canister.fleet
+                low.setdefault(index, []).append(canister_id)
+    for index, members in low.items():
         for start in range(0, len(members), NOTICE_MEMBER_COUNT_MAX):
-            _notify(state, fleet, members[start : start + NOTICE_MEMBER_COUNT_MAX])
+            _notify(state, index, members[start : start + NOTICE_MEMBER_COUNT_MAX])
 
 
-def _notify(state: RoundState, fleet: bytes, members: list[bytes]) -> None:
-    index = state.account_for_change(fleet)
+def _notify(state: RoundState, index: bytes, members: list[bytes]) -> None:
+    account = state.account_for_change(index)
     arg = _ENCODE(([Principal(member) for member in members],))
-    if index is None or not state.scheduler.has_room(fleet, index, Lane.CALLS, len(arg)):
+    if account is None or not state.scheduler.has_room(index, account, Lane.CALLS, len(arg)):
         return
     state.events.calls += 1
     notice = CallMessage(MANAGEMENT_ID, _NOBODY_WAITS, NOTICE_METHOD, arg, 0)
-    state.scheduler.enqueue(fleet, index, Lane.CALLS, notice)
+    state.scheduler.enqueue(index, account, Lane.CALLS, notice)
     for member in members:
-        account = state.account_for_change(member)
-        assert account is not None, "its balance was read above"
-        account.alarm_told = True
+        told = state.account_for_change(member)
+        assert told is not None, "its balance was read above"
+        told.alarm_told = True

@@ -55,11 +55,12 @@ class PriceSchedule(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Route(msgspec.Struct, frozen=True, array_like=True):
-    """Canister counters `first` to `last` live on the subnet with this number."""
+    """Canister counters `first` to `last` live on the subnet with this number and this principal."""
 
     first: int
     last: int
     subnet: int
+    subnet_id: bytes = b""
 
 
 class ReplicaConfig(msgspec.Struct, frozen=True, array_like=True):
@@ -87,6 +88,12 @@ class ReplicaConfig(msgspec.Struct, frozen=True, array_like=True):
     reply_size_bytes_max: int = 100 * 1024 * 1024
     canister_quota_count: int = 1_000_000
     outcall_hosts: tuple[str, ...] = ()
+    spreads: bool = False
+
+    @property
+    def subnet_id(self) -> bytes:
+        """This subnet's principal; empty where no route tells it."""
+        return next((route.subnet_id for route in self.routes if route.subnet == self.subnet), b"")
 
 
 class Ingress(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -121,7 +128,34 @@ class OutcallAnswer(msgspec.Struct, frozen=True, array_like=True, tag=3):
     reject_message: str = ""
 
 
-BlockInput = Ingress | Configure | OutcallAnswer
+class StreamSlice(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Messages of another subnet's stream to this one, from number `first` on: encoded `StreamEntry`s.
+
+    `canister_count`: how many canisters that subnet had then; `next`: the number of the message that it would
+    have sent next.
+    """
+
+    subnet: int
+    first: int
+    entries: tuple[bytes, ...]
+    canister_count: int = 0
+    next: int = 0
+
+
+class StreamAck(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Another subnet has durably received this one's stream to it up to, and without, this number."""
+
+    subnet: int
+    received: int
+
+
+class PeerLost(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Another subnet is not heard any more: what it may have said meanwhile is not known here."""
+
+    subnet: int
+
+
+BlockInput = Ingress | Configure | OutcallAnswer | StreamSlice | StreamAck | PeerLost
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
@@ -164,7 +198,7 @@ def decode_block(data: bytes) -> Block:
         )
     try:
         return _DECODER.decode(memoryview(data)[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"a block does not decode ({error}): restore from a checkpoint") from error
 
 
@@ -179,7 +213,7 @@ def decode_config(data: bytes) -> ReplicaConfig:
         raise StoreError("the replica's configuration was written by another version")
     try:
         return _CONFIG_DECODER.decode(memoryview(data)[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"the replica's configuration does not decode ({error})") from error
 
 

@@ -15,11 +15,13 @@ from msgspec.structs import replace
 from cannery.errors import RejectCode
 from cannery.replica import keys, records
 from cannery.replica.activation import Activation
+from cannery.replica.notices import other_subnets, send_module, tell, tell_operators
 from cannery.replica.records import (
     AccountRecord,
     Callback,
     CallContext,
     CallOrigin,
+    FanOrigin,
     IngressOrigin,
     Lane,
     Origin,
@@ -39,11 +41,25 @@ def commit(message: MessageOverlay) -> None:
         send(state, sent.receiver, sent.sender, sent.message)
     for origin, outcome in message.answers:
         settle_ingress(state, origin, outcome)
+    if message.new_modules or message.new_operators:
+        _tell_others(message)
+    for subnet, kind, data in message.notices or ():
+        tell(state, subnet, kind, data)
     if message.upgrades is not None:
         for target, waiting in message.upgrades:
             account = state.account_for_change(target)
             assert account is not None, "whoever lets an upgrade wait has found its target"
             state.scheduler.enqueue(target, account, Lane.TIMERS, waiting)
+
+
+def _tell_others(message: MessageOverlay) -> None:
+    """Tell the node's other subnets what holds for the whole node."""
+    state = message.state
+    for subnet in other_subnets(state):
+        for module_hash in message.new_modules or ():
+            send_module(state, subnet, module_hash)
+    if message.new_operators:
+        tell_operators(state, other_subnets(state))
 
 
 def in_flight(message: MessageOverlay, canister_id: bytes) -> int:
@@ -69,6 +85,8 @@ def answer_now(state: RoundState, origin: Origin, outcome: Outcome, responder: b
         send(state, origin.caller, responder, response)
     elif isinstance(origin, IngressOrigin):
         settle_ingress(state, origin, outcome)
+    elif isinstance(origin, FanOrigin):
+        state.fan_answers.append((origin, outcome))
 
 
 # --- contexts ----------------------------------------------------------------------------------------------

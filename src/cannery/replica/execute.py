@@ -26,6 +26,7 @@ from cannery.replica.cycles import (
     thaw,
     work_cost,
 )
+from cannery.replica.fans import begin_fan, settle_fans, split
 from cannery.replica.logs import append_lines
 from cannery.replica.management.dispatch import (
     ManagementCall,
@@ -93,6 +94,8 @@ def run_turn(state: RoundState, receiver: bytes, message: Message) -> None:
         state.settling[receiver] = None
     if state.settling:
         settle_stopping(state)
+    if state.fan_answers:
+        settle_fans(state)
 
 
 def settle_stopping(state: RoundState) -> None:
@@ -167,6 +170,10 @@ def _run_method(
 
 
 def _run_management(state: RoundState, call: ManagementCall) -> None:
+    parts = split(state, call)
+    if parts is not None:
+        begin_fan(state, call, parts)
+        return
     message = MessageOverlay(state)
     try:
         result = execute_management(message, call)

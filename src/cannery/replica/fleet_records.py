@@ -24,6 +24,7 @@ class FleetRecord(msgspec.Struct, frozen=True, array_like=True):
     config_at_ns: int = 0
     holders: int = 0
     values: int = 0
+    is_stale: bool = False
 
 
 class FleetModule(msgspec.Struct, frozen=True, array_like=True):

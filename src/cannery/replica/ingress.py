@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from cannery.errors import Reject, RejectCode
 from cannery.limits import METHOD_NAME_SIZE_CHARS_MAX
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
@@ -31,13 +33,11 @@ from cannery.replica.targets import (
 from cannery.replica.view import Known, StateView, show
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """The call may be ordered in a block."""
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(msgspec.Struct, frozen=True):
     """The call was ordered before; this is how far it has come."""
 
     status: RequestStatus
@@ -79,7 +79,7 @@ def admit(
             _admit_to_canister(view, ingress, now_ns, watch)
     except Reject as reject:
         cached.check()
-        return Refused(reject)
+        return Refused(reject.with_traceback(None))
     cached.check()
     return Admitted()
 

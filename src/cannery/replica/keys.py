@@ -48,6 +48,14 @@ UPGRADE_RESULTS = 0x23
 EVENTS = 0x24
 OUTCALLS = 0x25
 OUTCALL_COUNTS = 0x26
+SENT_MODULES = 0x27
+CREATIONS = 0x28
+PEERS = 0x29
+FLEETS_AWAY = 0x2A
+FLEET_WAITS = 0x2B
+FANS = 0x2C
+FAN_PARTS = 0x2D
+FLEET_LOCALS = 0x2E
 
 LOCAL_SPACE = 0x80
 BLOCKS = 0x80
@@ -60,6 +68,7 @@ HEAD_KEY = bytes((HEAD,))
 DUE_TIMER = 1
 DUE_STOP = 2
 DUE_OUTCALL = 3
+DUE_FLEET = 4
 
 MINUTE_NS = 60 * 1_000_000_000
 
@@ -169,6 +178,16 @@ def stream_head_key(subnet: int) -> bytes:
 def stream_key(subnet: int, sequence: int) -> bytes:
     """Give the key of a message in the stream to a subnet."""
     return bytes((STREAMS,)) + _U64.pack(subnet) + _U64.pack(sequence)
+
+
+def sent_module_key(subnet: int, module_hash: bytes) -> bytes:
+    """Give the key that says that a module is on its way to a subnet, or there."""
+    return bytes((SENT_MODULES,)) + _U64.pack(subnet) + module_hash
+
+
+def peer_key(subnet: int) -> bytes:
+    """Give the key of what is known of another subnet."""
+    return bytes((PEERS,)) + _U64.pack(subnet)
 
 
 def due_key(due_ns: int, kind: int, owner: bytes, number: int) -> bytes:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from cannery.errors import StoreError
-from cannery.limits import READ_CACHE_SIZE_BYTES_MAX, SORTED_INSERT_COUNT_MAX
+from cannery.limits import READ_CACHE_SIZE_BYTES_MAX, SORTED_INSERT_COUNT_MAX, SORTED_LATE_COUNT_MAX
 from cannery.ports import StoreReader, WriteBatch
 from cannery.replica.keys import STABLE
 
@@ -46,23 +47,22 @@ class _Ranges:
 
 
 class _SortedKeys:
-    """Keys written in one bucket; sorted when somebody scans, and kept sorted from then on."""
+    """Keys written in one bucket, in order; of many, those that came late wait until somebody scans."""
 
-    __slots__ = ("keys", "ordered")
+    __slots__ = ("keys", "late")
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
-        self.ordered = True
+        self.late: list[bytes] = []
 
     def add(self, key: bytes) -> None:
         keys = self.keys
         if not keys or key > keys[-1]:
             keys.append(key)
-        elif self.ordered and len(keys) < SORTED_INSERT_COUNT_MAX:
+        elif len(keys) < SORTED_INSERT_COUNT_MAX:
             insort(keys, key)
         else:
-            keys.append(key)
-            self.ordered = False
+            self.late.append(key)
 
     def between(self, start: bytes, end: bytes) -> list[bytes]:
         low, high = self._bounds(start, end)
@@ -75,9 +75,15 @@ class _SortedKeys:
         return removed
 
     def _bounds(self, start: bytes, end: bytes) -> tuple[int, int]:
-        if not self.ordered:
+        if len(self.late) > SORTED_LATE_COUNT_MAX:
+            self.keys += self.late
             self.keys.sort()
-            self.ordered = True
+            self.late.clear()
+        elif self.late:
+            # A sort looks at every key, also where a few are out of order.
+            for key in self.late:
+                insort(self.keys, key)
+            self.late.clear()
         return bisect_left(self.keys, start), bisect_left(self.keys, end)
 
 
@@ -190,6 +196,10 @@ class Layer:
         return list(zip(self._ranges.starts, self._ranges.ends, strict=True))
 
 
+READ: Final[type] = type(iter([0]))
+"""The type of a scan whose pairs are all there."""
+
+
 class CachedReader:
     """Keeps what a round has read from the store, up to `READ_CACHE_SIZE_BYTES_MAX`; itself a reader.
 
@@ -239,7 +249,16 @@ class CachedReader:
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Scan the store itself."""
         try:
-            yield from self._reader.scan(start, end, reverse=reverse)
+            found = self._reader.scan(start, end, reverse=reverse)
+        except StoreError as error:
+            self.failure = self.failure or error
+            raise
+        # Pairs that were read before cannot fail.
+        return found if type(found) is READ else self._scan(found)
+
+    def _scan(self, found: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            yield from found
         except StoreError as error:
             self.failure = self.failure or error
             raise

@@ -7,38 +7,52 @@ specification, "Query call" and "Composite queries".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from cannery.errors import Reject, RejectCode, Trap
 from cannery.ports import EntryKind, Programs, StoreReader, Watch
+from cannery.replica.elsewhere import AskedBy, Elsewhere, KnownAnswer
 from cannery.replica.fleets import stamp_of
 from cannery.replica.ingress import check_argument
 from cannery.replica.management.dispatch import query_management
 from cannery.replica.overlay import CachedReader
-from cannery.replica.reads import Certify, ReadActivation
+from cannery.replica.places import subnet_of
+from cannery.replica.reads import Certify, Memory, ReadActivation
 from cannery.replica.run import Failure, run_nested, run_watched
 from cannery.replica.state import MANAGEMENT_ID
 from cannery.replica.targets import query_kind, require_canister, require_module, require_running
 from cannery.replica.view import Known, StateView, show
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A query call whose signature and expiry have been checked."""
+class Query(msgspec.Struct, frozen=True):
+    """A query call whose signature and expiry have been checked, or one that another subnet's canister asks.
+
+    `known`: answers of other subnets that an earlier run has asked for.
+    """
 
     request_id: bytes
     sender: bytes
     canister_id: bytes
     method: str
     arg: bytes
+    asked_by: AskedBy | None = None
+    known: tuple[KnownAnswer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """The answer to a query: a reply (`reject` None) or a reject."""
+class QueryResult(msgspec.Struct, frozen=True):
+    """The answer to a query: a reply (`reject` None) or a reject.
+
+    With `wanted`, it is none yet: the query needs the answer of a canister on another subnet; run it again
+    with that answer among the known ones.
+    """
 
     reply: bytes
     reject: Reject | None = None
+    wanted: Elsewhere | None = None
+
+
+class _ElsewhereRaised(BaseException):
+    """Ends a run whose canister asks another subnet. Not an `Exception`: no program goes on with it."""
 
 
 def run_query(
@@ -49,14 +63,20 @@ def run_query(
     watch: Watch | None,
     certify: Certify | None,
     known: Known | None = None,
+    memory: Memory | None = None,
 ) -> QueryResult:
     """Answer a query from a committed state. Raises `StoreError` where it could not be read."""
     cached = CachedReader(reader)
     view = StateView(cached, programs, known)
     try:
-        result = QueryResult(_QueryRun(view, query.request_id, now_ns, watch, certify).answer(query))
+        run = _QueryRun(view, query, now_ns, watch, certify, memory)
+        result = QueryResult(run.answer(query))
+    except _ElsewhereRaised as raised:
+        (wanted,) = raised.args
+        text = "this query asks a canister of another subnet: send it as a query of its own"
+        result = QueryResult(b"", Reject(RejectCode.SYS_TRANSIENT, text, "CNRY0206"), wanted)
     except Reject as reject:
-        result = QueryResult(b"", reject)
+        result = QueryResult(b"", reject.with_traceback(None))
     cached.check()
     return result
 
@@ -64,20 +84,44 @@ def run_query(
 class _QueryRun:
     """One query from outside with all that it queries."""
 
-    __slots__ = ("_certify", "_count", "_depth", "_identity", "_now_ns", "_view", "_watch")
+    __slots__ = (
+        "_certify",
+        "_count",
+        "_depth",
+        "_first_depth",
+        "_identity",
+        "_known",
+        "_memory",
+        "_now_ns",
+        "_view",
+        "_wanted",
+        "_watch",
+    )
 
     def __init__(
-        self, view: StateView, identity: bytes, now_ns: int, watch: Watch | None, certify: Certify | None
+        self,
+        view: StateView,
+        query: Query,
+        now_ns: int,
+        watch: Watch | None,
+        certify: Certify | None,
+        memory: Memory | None,
     ) -> None:
         self._view = view
-        self._identity = identity
+        self._identity = query.request_id
         self._now_ns = now_ns
         self._watch = watch
         self._certify = certify
-        self._depth = 0
+        self._memory = memory
+        self._depth = self._first_depth = 0 if query.asked_by is None else query.asked_by.depth
         self._count = 0
+        self._known = {(each.canister_id, each.method, each.arg): each for each in query.known}
+        self._wanted: Elsewhere | None = None
 
     def answer(self, query: Query) -> bytes:
+        if query.asked_by is not None:
+            fleet = query.asked_by.fleet
+            return self._run(query.sender, fleet, query.canister_id, query.method, query.arg)
         if query.canister_id == MANAGEMENT_ID:
             return self._answer_management(query.sender, query.method, query.arg, from_canister=False)
         return self._run(query.sender, b"", query.canister_id, query.method, query.arg)
@@ -96,9 +140,23 @@ class _QueryRun:
         try:
             if callee == MANAGEMENT_ID:
                 return self._answer_management(caller, method, arg, from_canister=True)
+            subnet = subnet_of(config, callee)
+            if subnet != config.subnet:
+                return self._ask_elsewhere(subnet, caller, callee, method, arg)
             return self._run(caller, stamp_of(self._view, caller), callee, method, arg)
         finally:
             self._depth -= 1
+
+    def _ask_elsewhere(self, subnet: int, caller: bytes, callee: bytes, method: str, arg: bytes) -> bytes:
+        """Give another subnet's answer if it is known; else end this run, which begins anew with it."""
+        known = self._known.get((callee, method, arg))
+        if known is None:
+            asked_by = AskedBy(stamp_of(self._view, caller), self._depth)
+            self._wanted = Elsewhere(subnet, caller, callee, method, arg, asked_by)
+            raise _ElsewhereRaised(self._wanted)
+        if known.reject_code:
+            raise Reject(RejectCode(known.reject_code), known.reject_message, known.error_code)
+        return known.reply
 
     def _answer_management(self, caller: bytes, method: str, arg: bytes, *, from_canister: bool) -> bytes:
         try:
@@ -124,16 +182,19 @@ class _QueryRun:
             caller_fleet=caller_fleet,
             certify=self._certify,
             query_other=self.query_other,
+            memory=self._memory,
         )
         assert canister.module_hash is not None, "the module was found by it"
         failure = self._run_program(canister.module_hash, activation)
+        if self._wanted is not None:
+            raise _ElsewhereRaised(self._wanted)
         if failure is not None:
             raise Reject(RejectCode(failure.code), failure.text, failure.error_code)
         return _reply_of(activation)
 
     def _run_program(self, module_hash: bytes, activation: ReadActivation) -> Failure | None:
         program = self._view.program(module_hash)
-        if self._depth:
+        if self._depth > self._first_depth:
             return run_nested(program, activation)
         config = self._view.config
         composite = activation.kind is EntryKind.COMPOSITE_QUERY

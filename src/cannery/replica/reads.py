@@ -10,16 +10,31 @@ message inspection".
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 from cannery.errors import RejectCode, Trap
 from cannery.limits import REJECT_TEXT_SIZE_CHARS_MAX
 from cannery.ports import CallOutcome, CallRequest, EntryKind, FleetRelease
 from cannery.replica import fleets, keys
+from cannery.replica.overlay import READ
 from cannery.replica.view import StateView
 
+R = TypeVar("R")
 Certify = Callable[[bytes, bytes], bytes]
 QueryOther = Callable[[bytes, bytes, str, bytes], bytes]
+
+
+class Memory(Protocol):
+    """What queries have made of the last durable state, kept by a shell for those that follow."""
+
+    def recall(self, name: bytes) -> object | None: ...
+    def remember(self, name: bytes, made: object, size_bytes: int, read: set[tuple[bytes, bytes]]) -> None:
+        """Keep it until a key that was read, or a key of a range that was read, is written: `read` has keys
+        with an empty end, and ranges with their ends.
+        """
+        ...
 
 
 class ReadActivation:
@@ -28,6 +43,8 @@ class ReadActivation:
     __slots__ = (
         "_certify",
         "_get",
+        "_memory",
+        "_noted",
         "_prefix",
         "_query_other",
         "_slots",
@@ -57,6 +74,7 @@ class ReadActivation:
         caller_fleet: bytes = b"",
         certify: Certify | None = None,
         query_other: QueryOther | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._view = view
         self._get = view.reader.get
@@ -64,6 +82,8 @@ class ReadActivation:
         self._slots: dict[str, bytes] | None = None
         self._certify = certify
         self._query_other = query_other
+        self._memory = memory
+        self._noted: set[tuple[bytes, bytes]] | None = None
         self.kind = kind
         self.name = name
         self.arg = arg
@@ -104,7 +124,29 @@ class ReadActivation:
 
     def get(self, key: bytes) -> bytes | None:
         """Read a value."""
-        return self._get(self._prefix + key)
+        full = self._prefix + key
+        if self._noted is not None:
+            self._noted.add((full, b""))
+        return self._get(full)
+
+    def recall(self, name: bytes, make: Callable[[], R], size_of: Callable[[R], int]) -> R:
+        """Give what `make` makes, or what an earlier query made while nothing that it read has changed."""
+        memory = self._memory
+        if memory is None or self._noted is not None:
+            return make()
+        full = self._prefix + name
+        found = memory.recall(full)
+        if found is not None:
+            # Each name has one maker, and so one type.
+            return typing.cast(R, found)
+        # Another module may make something else of the same state.
+        self._noted = {(keys.owned(keys.CANISTERS, self.canister_id), b"")}
+        try:
+            made = make()
+        finally:
+            noted, self._noted = self._noted, None
+        memory.remember(full, made, size_of(made), noted)
+        return made
 
     def put(self, key: bytes, value: bytes) -> None:
         """Refuse: reads keep nothing."""
@@ -119,11 +161,16 @@ class ReadActivation:
         raise self._refusal("delete")
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Yield pairs from `start` up to `end`."""
+        """Give pairs from `start` up to `end`."""
         prefix = self._prefix
-        prefix_size = len(prefix)
-        for key, value in self._view.reader.scan(prefix + start, prefix + end, reverse=reverse):
-            yield key[prefix_size:], value
+        size = len(prefix)
+        low, high = prefix + start, prefix + end
+        if self._noted is not None:
+            self._noted.add((low, high))
+        found = self._view.reader.scan(low, high, reverse=reverse)
+        if type(found) is READ:
+            return iter([(key[size:], value) for key, value in found])
+        return ((key[size:], value) for key, value in found)
 
     def type_bytes(self, number: bytes) -> bytes | None:
         """Give the encoded Candid type with this number."""

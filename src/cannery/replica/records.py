@@ -145,7 +145,10 @@ class ModuleRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SubnetRecord(msgspec.Struct, array_like=True):
-    """Counters of the whole subnet; mutable like `AccountRecord`, and for the same reason."""
+    """Counters of the whole subnet; mutable like `AccountRecord`, and for the same reason.
+
+    `cycles_in` and `cycles_out` count what came from other subnets and went to them.
+    """
 
     next_canister: int = 0
     canister_count: int = 0
@@ -156,6 +159,13 @@ class SubnetRecord(msgspec.Struct, array_like=True):
     pruned_minute: int = 0
     updates_total: int = 0
     priced_from_ns: int = 0
+    cycles_in: int = 0
+    cycles_out: int = 0
+
+    @property
+    def held(self) -> int:
+        """What canisters and messages of this subnet hold, and calls under way."""
+        return self.minted - self.burned + self.cycles_in - self.cycles_out
 
 
 class HeadRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -192,7 +202,14 @@ class NoOrigin(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Nobody waits: a timer."""
 
 
-Origin = IngressOrigin | CallOrigin | NoOrigin
+class FanOrigin(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A call about canisters of several subnets waits on this subnet, under this number, for one's part."""
+
+    subnet: int
+    number: int
+
+
+Origin = IngressOrigin | CallOrigin | NoOrigin | FanOrigin
 
 
 # --- messages ----------------------------------------------------------------------------------------------
@@ -277,21 +294,51 @@ class Lane(IntEnum):
 class StreamHead(msgspec.Struct, frozen=True, array_like=True):
     """Counters of the streams between this subnet and another.
 
-    `first` to `next` (exclusive) are the messages sent and not yet acknowledged; `received` is the number
-    of the next message expected from the other side.
+    `first` to `next` (exclusive) are the messages sent and not yet acknowledged, `size_bytes` what they
+    take; `received` is the number of the next message expected from the other side.
     """
 
     first: int = 0
     next: int = 0
     received: int = 0
+    size_bytes: int = 0
+
+
+class NoticeKind(IntEnum):
+    """What a subnet tells another one, beside the messages of canisters."""
+
+    MODULE = 1
+    OPERATORS = 2
+    FLEET = 3
+    FLEET_HAS = 4
+    FLEET_JOINED = 5
+    FLEET_LEFT = 6
+    FLEET_GONE = 7
+    FAN_ASK = 8
+    FAN_ANSWER = 9
+    FLEET_DISMISSED = 10
+
+
+class Notice(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Word from subnet to subnet, in its place among the messages of canisters."""
+
+    kind: NoticeKind
+    data: bytes
 
 
 class StreamEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A message on its way from canister to canister."""
+    """A message on its way from canister to canister, or a notice (without sender and receiver)."""
 
     sender: bytes
     receiver: bytes
-    message: CallMessage | ResponseMessage
+    message: CallMessage | ResponseMessage | Notice
+
+
+class PeerRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What a subnet knows of another: its canisters when it was heard last, and creations sent since then."""
+
+    canister_count: int = 0
+    creations: int = 0
 
 
 # --- calls in flight ---------------------------------------------------------------------------------------
@@ -405,7 +452,7 @@ class RecordDecoder(Generic[R]):
             )
         try:
             return self._decoder.decode(memoryview(data)[1:])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(
                 f"a {self._name} record does not decode ({error}): restore from a checkpoint"
             ) from error
@@ -423,6 +470,7 @@ REQUEST = RecordDecoder(RequestStatus, "request status")
 LOG = RecordDecoder(LogEntry, "log")
 EVENT = RecordDecoder(EventRecord, "event")
 STREAM_HEAD = RecordDecoder(StreamHead, "stream head")
+PEER = RecordDecoder(PeerRecord, "peer")
 
 
 class _Queued(msgspec.Struct, frozen=True, array_like=True):
@@ -454,6 +502,11 @@ def message_size_bytes(message: Message) -> int:
     if isinstance(message, AnsweredMessage):
         return len(message.body) + len(message.context)
     return len(message.arg) + len(message.method)
+
+
+def cycles_of(message: CallMessage | ResponseMessage) -> int:
+    """Give the cycles that travel with a message."""
+    return message.cycles if isinstance(message, CallMessage) else message.cycles_refunded
 
 
 def memory_size_bytes(account: AccountRecord) -> int:

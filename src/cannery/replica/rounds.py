@@ -25,6 +25,9 @@ from cannery.replica.block import (
     Configure,
     Ingress,
     OutcallAnswer,
+    PeerLost,
+    StreamAck,
+    StreamSlice,
     encode_block,
     encode_config,
     round_root,
@@ -34,8 +37,10 @@ from cannery.replica.cycles import is_frozen
 from cannery.replica.execute import run_turn
 from cannery.replica.ingress import induct_ingress
 from cannery.replica.management.dispatch import expire_stops
+from cannery.replica.management.fleet_waits import expire_wait
 from cannery.replica.outcalls import expire_outcall, take_answer
 from cannery.replica.overlay import batch_of
+from cannery.replica.peers import greet_new_subnets, lose_peer, take_ack, take_slice
 from cannery.replica.records import CanisterStatus, HeadRecord, Lane, TimerMessage
 from cannery.replica.request_status import note_unfinished, prune_statuses
 from cannery.replica.run import Runner
@@ -79,6 +84,12 @@ def run_round(reader: StoreReader, block: Block, programs: Programs, watch: Watc
             induct_ingress(state, item)
         elif isinstance(item, OutcallAnswer):
             take_answer(state, item)
+        elif isinstance(item, StreamSlice):
+            take_slice(state, item)
+        elif isinstance(item, StreamAck):
+            take_ack(state, item)
+        elif isinstance(item, PeerLost):
+            lose_peer(state, item.subnet)
         else:
             _configure(state, item)
     all_fired = _fire_due(state)
@@ -127,7 +138,8 @@ def _configure(state: RoundState, configure: Configure) -> None:
         for operator in config.operators:
             state.layer.put(keys.hashed(keys.OPERATORS, operator), b"")
     state.layer.put(keys.CONFIG_KEY, encode_config(config))
-    state.view.config = config
+    before, state.view.config = state.view.config, config
+    greet_new_subnets(state, before)
 
 
 def _fire_due(state: RoundState) -> bool:
@@ -144,6 +156,9 @@ def _fire_due(state: RoundState) -> bool:
         message.put(key, None)
         if kind == keys.DUE_STOP:
             expire_stops(message, canister_id, number)
+            commit(message)
+        elif kind == keys.DUE_FLEET:
+            expire_wait(message, canister_id, number)
             commit(message)
         elif kind == keys.DUE_OUTCALL:
             expire_outcall(message, canister_id, number)
@@ -171,23 +186,23 @@ def _fires(state: RoundState, message: MessageOverlay, canister_id: bytes, numbe
 
 
 def _take_turns(state: RoundState) -> None:
-    """Let receivers run one message per turn until nothing waits or a bound of the round is reached.
+    """Let receivers run messages, turn by turn, until nothing waits or a bound of the round is reached.
 
     A verdict ends the round: what ran away has cost up to a second, and the others' answers leave before
     another one can cost as much. A replay has the same verdicts, and so the same rounds.
     """
     config, events = state.view.config, state.events
-    turn_count = 0
+    count = 0
     while (
-        turn_count < config.activation_count_max
+        count < config.activation_count_max
         and events.work < config.work_count_max
         and not state.runner.has_stopped
     ):
-        turn = state.scheduler.next_turn()
-        if turn is None:
+        found = state.scheduler.next_message()
+        if found is None:
             return
-        turn_count += 1
-        run_turn(state, *turn)
+        count += 1
+        run_turn(state, *found)
 
 
 def _next_due(state: RoundState) -> int | None:

@@ -1,9 +1,10 @@
 """Whose turn it is: the queues of each canister and the ring of canisters that wait.
 
 Each canister has four lanes (calls from outside, calls of canisters, responses, timers) that take turns;
-canisters with waiting messages stand in one ring and run one message per turn. Both live in memory while a
-round runs and are written at its end, so that the next round goes on exactly there. An empty lane and an
-empty ring start again at number 0. This module decides order and room; it runs nothing.
+canisters with waiting messages stand in one ring and run up to `MESSAGES_PER_TURN_COUNT_MAX` messages per
+turn. Both live in memory while a round runs and are written at its end, so that the next round goes on
+exactly there, with whose turn it is at the end of the ring. An empty lane and an empty ring start again at
+number 0. This module decides order and room; it runs nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from cannery.limits import CALL_QUEUE_COUNT_MAX, INGRESS_QUEUE_COUNT_MAX, QUEUE_SIZE_BYTES_MAX
+from cannery.limits import (
+    CALL_QUEUE_COUNT_MAX,
+    INGRESS_QUEUE_COUNT_MAX,
+    MESSAGES_PER_TURN_COUNT_MAX,
+    QUEUE_SIZE_BYTES_MAX,
+    TURNS_PER_ROUND_COUNT_MIN,
+)
 from cannery.replica import keys, records
 from cannery.replica.records import AccountRecord, Lane, Message
 
@@ -106,10 +113,10 @@ class Lanes:
 
 class Scheduler:
     """The ring of receivers that wait for their turn, and their lanes. A receiver stands in it once, while it
-    waits.
+    waits and does not have its turn.
     """
 
-    __slots__ = ("_first", "_fresh", "_lanes", "_next", "_state")
+    __slots__ = ("_first", "_fresh", "_lanes", "_left", "_next", "_state", "_turn")
 
     def __init__(self, state: RoundState) -> None:
         self._state = state
@@ -117,6 +124,9 @@ class Scheduler:
         self._next = state.subnet.ring_next
         self._fresh: deque[bytes] = deque()
         self._lanes: dict[bytes, Lanes] = {}
+        # Whose turn it is, and how many more messages it may run.
+        self._turn: bytes | None = None
+        self._left = 0
 
     def lanes(self, receiver: bytes, account: AccountRecord) -> Lanes:
         """Give a receiver's lanes."""
@@ -135,38 +145,44 @@ class Scheduler:
     def enqueue(self, receiver: bytes, account: AccountRecord, lane: Lane, message: Message) -> None:
         """Let a message wait. `account` is the round's own."""
         lanes = self.lanes(receiver, account)
-        if lanes.waiting == 0:
-            self._fresh.append(receiver)
-            self._next += 1
+        if lanes.waiting == 0 and receiver != self._turn:
+            self._stand(receiver)
         lanes.push(lane, message)
         account.queued_bytes += records.message_size_bytes(message)
 
-    def next_turn(self) -> tuple[bytes, Message] | None:
-        """Take the message whose turn it is, and put its receiver at the end of the ring where more waits."""
-        while self._first < self._next:
-            receiver = self._pop_receiver()
+    def next_message(self) -> tuple[bytes, Message] | None:
+        """Take the next message of the receiver whose turn it is; where its turn is over and more waits, it
+        goes to the end of the ring.
+        """
+        while True:
+            receiver = self._turn
+            if receiver is not None and self._left == 0:
+                self._end_turn()
+                receiver = None
+            if receiver is None:
+                if self._first == self._next:
+                    return None
+                receiver = self._turn = self._pop_receiver()
+                self._left = self._messages_per_turn()
             account = self._state.account_for_change(receiver)
-            if account is None:
+            lanes = None if account is None else self.lanes(receiver, account)
+            if account is None or lanes is None or lanes.waiting == 0:
+                self._turn = None
                 continue
-            lanes = self.lanes(receiver, account)
-            if lanes.waiting == 0:
-                continue
+            self._left -= 1
             message = lanes.pop()
             account.queued_bytes -= records.message_size_bytes(message)
-            if lanes.waiting:
-                self._fresh.append(receiver)
-                self._next += 1
             return receiver, message
-        return None
 
     @property
     def waiting(self) -> bool:
         """Say whether any message waits."""
-        return self._first < self._next
+        return self._first < self._next or (self._turn is not None and self._has_waiting(self._turn))
 
     def flush(self) -> None:
         """Write lanes and ring at the end of the round."""
         state = self._state
+        self._end_turn()
         for receiver, lanes in self._lanes.items():
             account = state.view.account(receiver)
             if account is not None:
@@ -178,6 +194,23 @@ class Scheduler:
             state.layer.put(keys.ready_key(start + offset), receiver)
         subnet = state.subnet
         subnet.ring_first, subnet.ring_next = (self._first, self._next) if self.waiting else (0, 0)
+
+    def _stand(self, receiver: bytes) -> None:
+        self._fresh.append(receiver)
+        self._next += 1
+
+    def _end_turn(self) -> None:
+        receiver, self._turn = self._turn, None
+        if receiver is not None and self._has_waiting(receiver):
+            self._stand(receiver)
+
+    def _messages_per_turn(self) -> int:
+        share = self._state.view.config.activation_count_max // TURNS_PER_ROUND_COUNT_MIN
+        return max(1, min(share, MESSAGES_PER_TURN_COUNT_MAX))
+
+    def _has_waiting(self, receiver: bytes) -> bool:
+        account = self._state.view.account(receiver)
+        return account is not None and self.lanes(receiver, account).waiting > 0
 
     def _pop_receiver(self) -> bytes:
         place = self._first

@@ -11,6 +11,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cannery.limits import ROUND_WORK_BYTES_PER_COUNT
 from cannery.ports import Program, Programs, StoreReader
 from cannery.replica import keys, records
@@ -22,8 +24,10 @@ from cannery.replica.records import (
     CallOrigin,
     CanisterRecord,
     EventRecord,
+    FanOrigin,
     IngressOrigin,
     ModuleRecord,
+    NoticeKind,
     Origin,
     ResponseMessage,
     StreamHead,
@@ -39,8 +43,7 @@ if TYPE_CHECKING:
 MANAGEMENT_ID = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a call ended: a reply (`reject_code` 0) or a reject, and the cycles that go back to the caller."""
 
     reply: bytes = b""
@@ -50,8 +53,7 @@ class Outcome:
     refund: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The end of a call from outside, for its sender; `reply` None means a reject."""
 
     request_id: bytes
@@ -99,6 +101,7 @@ class RoundState:
         "changed_accounts",
         "emitted",
         "events",
+        "fan_answers",
         "layer",
         "outcalls",
         "reader",
@@ -130,6 +133,7 @@ class RoundState:
         self.accepted: dict[bytes, Ingress] = {}
         self.stream_heads: dict[int, StreamHead] = {}
         self.outcalls: list[tuple[bytes, int]] = []
+        self.fan_answers: list[tuple[FanOrigin, Outcome]] = []
         self.events = RoundEvents()
 
     def account_for_change(self, canister_id: bytes) -> AccountRecord | None:
@@ -192,6 +196,9 @@ class MessageOverlay:
         "emitted",
         "get",
         "layer",
+        "new_modules",
+        "new_operators",
+        "notices",
         "outbox",
         "put",
         "scan",
@@ -214,6 +221,9 @@ class MessageOverlay:
         self._ends_stamps = False
         self.outbox: list[Sent] = []
         self.answers: list[tuple[IngressOrigin, Outcome]] = []
+        self.new_modules: list[bytes] | None = None
+        self.new_operators = False
+        self.notices: list[tuple[int, NoticeKind, bytes]] | None = None
 
     # reads and writes of typed records
 
@@ -268,8 +278,8 @@ class MessageOverlay:
 
     def slots(self, schema_id: bytes) -> dict[str, bytes]:
         """Give the key prefix of each collection under a schema."""
-        known = self.state.view.slot_maps.get(schema_id)
-        if known is not None:
+        known = self.state.view.slots(schema_id)
+        if known:
             return known
         data = self.get(keys.hashed(keys.SCHEMAS, schema_id))
         return {} if data is None else records.SCHEMA.decode(data).slots
@@ -307,6 +317,12 @@ class MessageOverlay:
             self.outbox.append(Sent(origin.caller, responder, response))
         elif isinstance(origin, IngressOrigin):
             self.answers.append((origin, outcome))
+        elif isinstance(origin, FanOrigin):
+            self.state.fan_answers.append((origin, outcome))
+
+    def tell(self, subnet: int, kind: NoticeKind, data: bytes) -> None:
+        """Tell another subnet something when this overlay is committed."""
+        self.notices = [*(self.notices or ()), (subnet, kind, data)]
 
     def wait_for_upgrade(self, target: bytes, waiting: UpgradeMessage) -> None:
         """Let an upgrade wait at a canister that is there, when this overlay is committed."""

@@ -19,15 +19,11 @@ from cannery.replica.management.access import (
     creators,
     minting_operators,
 )
-from cannery.replica.management.chunks import drop_chunks
-from cannery.replica.management.empty import clear_code, reject_waiting
+from cannery.replica.management.deletion import count_created, created_by, delete_stopped
 from cannery.replica.management.history import ChangeKind, record_change
 from cannery.replica.management.methods import Method, update_method
-from cannery.replica.management.modules import release_module
-from cannery.replica.management.names import forget_names
 from cannery.replica.management.request import Change
 from cannery.replica.management.settings import environment_hash, plan_controllers, plan_settings
-from cannery.replica.management.snapshot_store import drop_snapshots
 from cannery.replica.management.types import (
     CanisterIdRecord,
     CanisterSettings,
@@ -38,11 +34,11 @@ from cannery.replica.management.types import (
     TopUpArgs,
     UpdateSettingsArgs,
 )
+from cannery.replica.places import SubnetChoice, first_counter
 from cannery.replica.records import AccountRecord, CanisterRecord, CanisterStatus, Settings
 from cannery.replica.targets import replaced
 from cannery.replica.view import show
 
-_COUNTER_BITS = 40
 _FIRST_COUNTER = 0x100000
 _DEFAULT_SETTINGS = Settings()
 
@@ -106,22 +102,36 @@ def fund(change: Change, canister_id: bytes) -> None:
 def _count_creation(change: Change) -> None:
     if change.request.from_user:
         return
-    creator = change.account(change.caller)
+    message, caller = change.message, change.caller
+    created = created_by(message, caller)
     quota = change.request.config.canister_quota_count
-    if creator.canisters_created >= quota:
+    if created >= quota:
         raise Reject(
             RejectCode.CANISTER_REJECT,
-            f"Canister {show(change.caller)} has created {creator.canisters_created} canisters, "
+            f"Canister {show(caller)} has created {created} canisters here, "
             f"its quota is {quota}: delete some, or ask an operator to raise the quota",
             "IC0102",
         )
-    creator.canisters_created += 1
+    count_created(message, caller, 1)
+
+
+def check_place(change: Change, wanted: SubnetChoice | None) -> None:
+    """Raise `Reject` where a creation names a subnet that this is not: the call was brought to the named one,
+    if there is any.
+    """
+    if wanted is None or wanted.tag == "any" or change.request.config.subnet_id == wanted.id.raw:
+        return
+    raise Reject(
+        RejectCode.CANISTER_REJECT,
+        f"This node has no subnet {wanted.id}: cannery_subnets lists those that it has",
+        "IC0405",
+    )
 
 
 def _next_counter(change: Change) -> int:
     message = change.message
     subnet = message.subnet()
-    counter = max(subnet.next_canister, (change.request.config.subnet << _COUNTER_BITS) + _FIRST_COUNTER)
+    counter = max(subnet.next_canister, first_counter(change.request.config.subnet) + _FIRST_COUNTER)
     while message.get(keys.chosen_id_key(counter)) is not None:
         counter += 1
     subnet.next_canister = counter + 1
@@ -132,7 +142,7 @@ def _chosen_counter(change: Change, wanted: Principal) -> int:
     """Check an id that an operator chose, and mark it for ever; raises `Reject`."""
     subnet_number = change.request.config.subnet
     counter = keys.canister_counter(wanted.raw)
-    first, last = subnet_number << _COUNTER_BITS, ((subnet_number + 1) << _COUNTER_BITS) - 1
+    first, last = first_counter(subnet_number), first_counter(subnet_number + 1) - 1
     if counter is None or not first <= counter <= last:
         raise Reject(
             RejectCode.CANISTER_REJECT,
@@ -154,6 +164,7 @@ def _chosen_counter(change: Change, wanted: Principal) -> int:
 
 
 def _create_canister(change: Change, args: CreateCanisterArgs) -> CanisterIdRecord:
+    check_place(change, args.subnet)
     settings = args.settings
     holders = settings.controllers if settings is not None else None
     canister_id = create(change, settings, args.sender_canister_version, holders)
@@ -162,6 +173,8 @@ def _create_canister(change: Change, args: CreateCanisterArgs) -> CanisterIdReco
 
 
 def _provisional_create(change: Change, args: ProvisionalCreateArgs) -> CanisterIdRecord:
+    if args.specified_id is None:
+        check_place(change, args.subnet)
     settings = args.settings
     holders = settings.controllers if settings is not None else None
     counter = _chosen_counter(change, args.specified_id) if args.specified_id is not None else None
@@ -191,7 +204,11 @@ def _take_cycles(change: Change, args: TakeCyclesArgs) -> None:
     held = change.account(canister_id).cycles
     amount = held if args.amount is None else args.amount
     cycles.debit(change.message, canister_id, amount)
-    cycles.credit(change.message, change.caller, amount)
+    if change.message.account(change.caller) is None:
+        # A caller on another subnet gets them with its answer.
+        change.cycles += amount
+    else:
+        cycles.credit(change.message, change.caller, amount)
 
 
 def _deposit(change: Change, args: CanisterIdRecord) -> None:
@@ -227,22 +244,7 @@ def _delete(change: Change, args: CanisterIdRecord) -> None:
             f"Canister {args.canister_id} is {canister.status.name.lower()}: stop it before you delete it",
             "IC0510",
         )
-    account = change.account(canister_id)
-    release_module(message, canister.module_hash)
-    clear_code(message, canister_id, "deleted")
-    drop_chunks(message, canister_id)
-    drop_snapshots(message, canister_id)
-    reject_waiting(message, canister_id, "deleted")
-    cycles.burn(message, canister_id, account.cycles)
-    message.delete_range(*keys.owned_range(keys.HISTORY, canister_id))
-    forget_names(message, canister_id)
-    fleets.leave(message, canister_id)
-    message.put_canister(canister_id, None)
-    message.put_account(canister_id, None)
-    message.subnet().canister_count -= 1
-    creator = message.account(canister.creator)
-    if creator is not None:
-        creator.canisters_created -= 1
+    delete_stopped(message, canister_id)
 
 
 METHODS: tuple[Method, ...] = (

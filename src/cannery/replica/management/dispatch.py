@@ -30,6 +30,7 @@ from cannery.replica.management import (
     snapshots,
     status,
     status_many,
+    subnets,
     upgrade_many,
     watching,
 )
@@ -38,7 +39,7 @@ from cannery.replica.management.methods import Method
 from cannery.replica.management.request import Change, Pending, Request
 from cannery.replica.management.running import expire_stops, settle_stop
 from cannery.replica.records import IngressOrigin, Origin
-from cannery.replica.state import MessageOverlay
+from cannery.replica.state import MessageOverlay, RoundState
 from cannery.replica.view import StateView
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Rejected",
     "Replied",
     "admit_management",
+    "check_management",
     "execute_management",
     "expire_stops",
     "query_management",
@@ -69,6 +71,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             snapshot_transfer,
             status,
             status_many,
+            subnets,
             alarm,
             modules,
             names,
@@ -139,6 +142,16 @@ def execute_management(message: MessageOverlay, call: ManagementCall) -> Replied
     if isinstance(result, Pending):
         return result
     return Replied(method.encode(result), change.cycles)
+
+
+def check_management(state: RoundState, call: ManagementCall) -> None:
+    """Raise `Reject` where the caller may not make a call as a whole."""
+    from_user = isinstance(call.origin, IngressOrigin)
+    message = MessageOverlay(state)
+    method = _find(call.method)
+    view = state.view
+    request = Request(call.method, call.caller, from_user, state.time_ns, view.config, message, message.layer)
+    method.check(request, method.decode(call.arg))
 
 
 def query_management(

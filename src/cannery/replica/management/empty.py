@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from cannery.errors import Reject, RejectCode
-from cannery.replica import cycles, keys
+from cannery.replica import cycles, fleets, keys
 from cannery.replica.calls import abandon_calls
 from cannery.replica.events import drop_events
 from cannery.replica.logs import drop_log
@@ -28,7 +28,11 @@ from cannery.replica.view import show
 
 
 def clear_code(message: MessageOverlay, canister_id: bytes, what: str) -> None:
-    """Reject what a canister has open; remove its state, timers, certified data, log and events."""
+    """Reject what a canister has open; remove its state, timers, certified data, log and events.
+
+    A local index knows nothing of its children any more: it is none until it is appointed again.
+    """
+    fleets.dismiss(message, canister_id)
     cycles.settle_storage(message, canister_id)
     abandon_calls(message, canister_id, f"Canister {show(canister_id)} was {what} before it answered")
     drop_timers(message, canister_id)

@@ -17,6 +17,7 @@ from cannery.limits import (
     FLEET_CHANGE_COUNT_MAX,
     FLEET_COUNT_MAX,
     FLEET_HOLDER_COUNT_MAX,
+    FLEET_LOCAL_COUNT_MAX,
     FLEET_NAME_SIZE_BYTES_MAX,
     FLEET_PAGE_COUNT_MAX,
     FLEET_VALUE_COUNT_MAX,
@@ -26,6 +27,7 @@ from cannery.ports import StoreReader
 from cannery.protocol.principal import Principal
 from cannery.replica import fleets, keys
 from cannery.replica.fleet_records import FLEET_MODULE, FleetModule, FleetRecord
+from cannery.replica.fleets_away import share_changes
 from cannery.replica.management.access import anyone, operators_or_node
 from cannery.replica.management.fleet_types import (
     FleetConfigureArgs,
@@ -36,8 +38,9 @@ from cannery.replica.management.fleet_types import (
     FleetRole,
     FleetValue,
 )
+from cannery.replica.management.fleet_waits import begin_wait
 from cannery.replica.management.methods import Method, query_method, status_method, update_method
-from cannery.replica.management.request import Change, Request
+from cannery.replica.management.request import Change, Pending, Request
 from cannery.replica.records import CANISTER, encode_record
 from cannery.replica.state import MessageOverlay
 from cannery.replica.view import show
@@ -56,8 +59,24 @@ def _indexes(request: Request, _args: object) -> None:
 
 
 def _member_readers(request: Request, args: FleetMembersArgs) -> None:
-    """Let in whom `_fleet_readers` lets in."""
-    _fleet_readers(request, args.fleet)
+    """Let in whom `_fleet_readers` lets in; of a local index's list: itself, its controllers, the index of
+    its fleet and operators.
+    """
+    lister = request.canister(args.fleet.raw)
+    if lister.fleet in (b"", args.fleet.raw):
+        _fleet_readers(request, args.fleet)
+        return
+    get = request.reader.get
+    if get(keys.owned(keys.FLEET_LOCALS, lister.fleet, args.fleet.raw)) is None:
+        raise _refusal(f"Canister {args.fleet} is the index of no fleet, and no local index of one")
+    caller = request.caller
+    if caller in (args.fleet.raw, lister.fleet) or caller in lister.controllers:
+        return
+    if not request.state.is_operator(caller):
+        raise _refusal(
+            f"Only operators, controllers of the local index {args.fleet} and the index of its fleet may "
+            f"call {request.method}: you are {show(caller)}"
+        )
 
 
 def _fleet_readers(request: Request, fleet: Principal) -> None:
@@ -116,19 +135,51 @@ def _module_put(change: Change, args: FleetModuleArgs) -> None:
         )
     key = keys.owned(keys.FLEET_MODULES, change.caller, args.module_hash)
     change.message.put_trust(key, encode_record(FleetModule(args.kind, args.version)))
+    share_changes(change.message, change.caller)
 
 
 def _module_remove(change: Change, module_hash: bytes) -> None:
     if not fleets.is_registered(change.message.get, change.caller, module_hash):
         raise _refusal(f"Module {module_hash.hex()} is not in the registry of {show(change.caller)}")
     change.message.put_trust(keys.owned(keys.FLEET_MODULES, change.caller, module_hash), None)
+    share_changes(change.message, change.caller)
+
+
+# --- local indexes -------------------------------------------------------------------------------------
+
+
+def _appoint(change: Change, canister: Principal) -> None:
+    """Let a member be a local index: what it makes on its own subnet belongs to the fleet."""
+    fleet, message = change.caller, change.message
+    if message.get(keys.owned(keys.FLEET_MEMBERS, fleet, canister.raw)) is None:
+        raise _refusal(
+            f"Canister {canister} is no member of this fleet that {show(fleet)} made itself, and only such a "
+            "one becomes a local index"
+        )
+    start, end = keys.owned_range(keys.FLEET_LOCALS, fleet)
+    key = keys.owned(keys.FLEET_LOCALS, fleet, canister.raw)
+    if message.get(key) is None and sum(1 for _ in message.scan(start, end)) >= FLEET_LOCAL_COUNT_MAX:
+        raise _refusal(f"A fleet has at most {FLEET_LOCAL_COUNT_MAX} local indexes, former ones included")
+    message.put_trust(key, fleets.APPOINTED)
+    share_changes(message, fleet)
+
+
+def _dismiss(change: Change, canister: Principal) -> None:
+    key = keys.owned(keys.FLEET_LOCALS, change.caller, canister.raw)
+    if change.message.get(key) != fleets.APPOINTED:
+        raise _refusal(f"Canister {canister} is no local index of this fleet")
+    change.message.put_trust(key, fleets.DISMISSED)
+    share_changes(change.message, change.caller)
 
 
 # --- configuration -------------------------------------------------------------------------------------
 
 
-def _configure(change: Change, args: FleetConfigureArgs) -> FleetConfigureResult:
-    """Apply a change: roles are given first and then taken away, so that what is in both is taken."""
+def _configure(change: Change, args: FleetConfigureArgs) -> FleetConfigureResult | Pending:
+    """Apply a change: roles are given first and then taken away, so that what is in both is taken.
+
+    With members on other subnets the answer waits until these have it, for a while.
+    """
     count = len(args.values) + sum(len(role.principals) for role in (*args.roles, *args.remove_roles))
     if count > FLEET_CHANGE_COUNT_MAX:
         raise _refusal(
@@ -149,7 +200,8 @@ def _configure(change: Change, args: FleetConfigureArgs) -> FleetConfigureResult
         before, config_version=version, config_at_ns=change.request.now_ns, holders=holders, values=values
     )
     fleets.put_fleet(message, fleet, after)
-    return FleetConfigureResult(version, [])
+    subnets = share_changes(message, fleet)
+    return begin_wait(change, fleet, version, subnets) if subnets else FleetConfigureResult(version, [])
 
 
 def _give(message: MessageOverlay, fleet: bytes, roles: list[FleetRole]) -> int:
@@ -257,7 +309,8 @@ def _members(request: Request, args: FleetMembersArgs) -> list[Principal]:
 
 
 def _list(request: Request, _args: None) -> list[Principal]:
-    return [Principal(keys.owner_of(key)) for key, _ in request.reader.scan(*keys.space_range(keys.FLEETS))]
+    found = (keys.owner_of(key) for key, _ in request.reader.scan(*keys.space_range(keys.FLEETS)))
+    return [Principal(fleet) for fleet in found if request.state.canister(fleet) is not None]
 
 
 def _refusal(text: str) -> Reject:
@@ -268,6 +321,8 @@ METHODS: tuple[Method, ...] = (
     update_method("cannery_fleet_found", None, None, anyone, _found, from_users=False),
     update_method("cannery_fleet_module_put", FleetModuleArgs, None, _indexes, _module_put, from_users=False),
     update_method("cannery_fleet_module_remove", bytes, None, _indexes, _module_remove, from_users=False),
+    update_method("cannery_fleet_appoint", Principal, None, _indexes, _appoint, from_users=False),
+    update_method("cannery_fleet_dismiss", Principal, None, _indexes, _dismiss, from_users=False),
     update_method(
         "cannery_fleet_configure",
         FleetConfigureArgs,

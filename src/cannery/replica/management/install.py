@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from cannery.cdk.schema import SchemaError, check_in_flight, decode_schema, plan_schema
 from cannery.errors import Reject, RejectCode
-from cannery.limits import UPGRADE_WORK_COUNT
+from cannery.limits import UPGRADE_HOOK_WORK_COUNT, UPGRADE_WORK_COUNT
 from cannery.ports import EntryKind
 from cannery.protocol.principal import Principal
 from cannery.replica import cycles, fleets, keys
@@ -22,7 +22,7 @@ from cannery.replica.calls import list_callbacks
 from cannery.replica.hooks import run_hook
 from cannery.replica.management.access import check_controller, controllers, creators
 from cannery.replica.management.chunks import join_chunks
-from cannery.replica.management.creation import create, fund
+from cannery.replica.management.creation import check_place, create, fund
 from cannery.replica.management.empty import clear_code
 from cannery.replica.management.history import ChangeKind, record_change
 from cannery.replica.management.methods import Method, update_method
@@ -138,6 +138,9 @@ def _change_module(change: Change, canister_id: bytes, module_hash: bytes, schem
 def _run(
     change: Change, canister_id: bytes, kind: EntryKind, module_hash: bytes, schema: bytes, arg: bytes
 ) -> None:
+    if kind is not EntryKind.INIT:
+        # It may take as long as a hook may, and whoever waits for the round waits for it.
+        change.message.state.events.work += UPGRADE_HOOK_WORK_COUNT
     run_hook(change.message, canister_id, kind, module_hash, schema, arg, change.caller)
 
 
@@ -226,6 +229,7 @@ def _install_chunked(change: Change, args: InstallChunkedCodeArgs) -> None:
 
 
 def _create_installed(change: Change, args: CreateInstalledArgs) -> CanisterIdRecord:
+    check_place(change, args.subnet)
     module = change.message.module(args.module_hash)
     if module is None:
         raise Reject(

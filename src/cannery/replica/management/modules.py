@@ -87,12 +87,26 @@ def _uses(stored: bytes | None) -> int:
     return 0 if stored is None else int.from_bytes(stored, "big")
 
 
+def take_module(message: MessageOverlay, data: bytes) -> None:
+    """Store a module that another subnet of the node has sent; it was checked there."""
+    module_hash = sha256(data).digest()
+    if message.module(module_hash) is None:
+        _put_module(message, module_hash, data)
+
+
 def _store(change: Change, module_hash: bytes, data: bytes) -> ModuleRecord:
+    """Store a new module, and send it to the node's other subnets."""
     message = change.message
     if sum(1 for _ in message.scan(*keys.space_range(keys.MODULE_USES))) >= MODULE_COUNT_MAX:
         raise Reject(
             RejectCode.SYS_FATAL, f"This node has {MODULE_COUNT_MAX} modules, as many as it may", "IC0102"
         )
+    record = _put_module(message, module_hash, data)
+    message.new_modules = [*(message.new_modules or ()), module_hash]
+    return record
+
+
+def _put_module(message: MessageOverlay, module_hash: bytes, data: bytes) -> ModuleRecord:
     try:
         manifest = parse_module(data).manifest
     except ModuleError as error:
@@ -111,7 +125,7 @@ def _store(change: Change, module_hash: bytes, data: bytes) -> ModuleRecord:
         ) from None
     record = ModuleRecord(
         size_bytes=len(data),
-        added_ns=change.request.now_ns,
+        added_ns=message.state.time_ns,
         name=manifest.entry,
         kit_version=manifest.kit_version,
         methods={m.name: int(_KINDS[m.kind]) for m in manifest.methods},

@@ -12,6 +12,7 @@ from cannery.replica.management.access import anyone, operators
 from cannery.replica.management.methods import Method, query_method, update_method
 from cannery.replica.management.request import Change, Request
 from cannery.replica.management.types import NamedCanister, NameSetArgs
+from cannery.replica.places import subnet_of
 from cannery.replica.state import MessageOverlay
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -35,7 +36,9 @@ def _set(change: Change, args: NameSetArgs) -> None:
     if args.canister_id is None:
         message.put(key, None)
         return
-    change.canister(args.canister_id.raw)
+    config = change.request.config
+    if subnet_of(config, args.canister_id.raw) == config.subnet:
+        change.canister(args.canister_id.raw)
     if message.get(key) is None:
         count = sum(1 for _ in message.scan(*keys.space_range(keys.NAMES)))
         if count >= CANISTER_NAME_COUNT_MAX:

@@ -37,6 +37,7 @@ def _add(change: Change, principal: Principal) -> None:
             RejectCode.CANISTER_REJECT, f"A node has at most {OPERATOR_COUNT_MAX} operators", "IC0406"
         )
     change.message.put_trust(keys.hashed(keys.OPERATORS, principal.raw), b"")
+    change.message.new_operators = True
 
 
 def _remove(change: Change, principal: Principal) -> None:
@@ -48,6 +49,7 @@ def _remove(change: Change, principal: Principal) -> None:
             RejectCode.CANISTER_REJECT, f"{principal} is the last operator: add another one first", "IC0406"
         )
     change.message.put_trust(keys.hashed(keys.OPERATORS, principal.raw), None)
+    change.message.new_operators = True
 
 
 def _list(request: Request, _args: None) -> list[Principal]:
@@ -56,7 +58,7 @@ def _list(request: Request, _args: None) -> list[Principal]:
 
 def _cycles(request: Request, _args: None) -> CyclesReport:
     subnet = request.state.subnet()
-    return CyclesReport(subnet.minted, subnet.burned, subnet.minted - subnet.burned)
+    return CyclesReport(subnet.minted, subnet.burned, subnet.held)
 
 
 def _canister_list(request: Request, args: CanisterListArgs) -> CanisterListResult:

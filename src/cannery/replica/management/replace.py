@@ -75,6 +75,8 @@ def _checked(change: Change, args: ReplaceArgs) -> tuple[CanisterRecord, bytes]:
         )
     if old.fleet == old_id:
         raise _refused(args, "is the index of a fleet, which is known by its id: upgrade it", "IC0504")
+    if fleets.is_local(change.message.get, old.fleet, old_id):
+        raise _refused(args, "is a local index, which its children know by its id: upgrade it", "IC0504")
     open_count = account.calls_open + account.contexts_open
     if open_count:
         what = f"has {open_count} calls in flight, which cannot move: stop it first"

@@ -17,9 +17,10 @@ from cannery.limits import STOP_DEADLINE_NS, STOP_WAITER_COUNT_MAX
 from cannery.replica import cycles, keys
 from cannery.replica.calls import abandon_calls, in_flight
 from cannery.replica.management.access import controllers_or_operators
+from cannery.replica.management.deletion import delete_stopped
 from cannery.replica.management.methods import Method, update_method
 from cannery.replica.management.request import Change, Pending
-from cannery.replica.management.types import CanisterIdRecord, StopArgs
+from cannery.replica.management.types import CanisterIdRecord, DeleteArgs, StopArgs
 from cannery.replica.records import CanisterStatus, Origin, RecordDecoder, encode_record
 from cannery.replica.state import MessageOverlay, Outcome
 from cannery.replica.timers import unpark_timers
@@ -27,11 +28,15 @@ from cannery.replica.view import show
 
 
 class StopWaiter(msgspec.Struct, frozen=True, array_like=True):
-    """Somebody who waits until a canister has stopped: who is answered, by when, their attached cycles."""
+    """Somebody who waits until a canister has stopped: who is answered, by when, their attached cycles.
+
+    With an `heir` the canister is then deleted, and its cycles are the heir's; an empty one: they burn.
+    """
 
     origin: Origin
     deadline_ns: int
     cycles: int
+    heir: bytes | None = None
 
 
 STOP_WAITER = RecordDecoder(StopWaiter, "stop")
@@ -51,9 +56,13 @@ def settle_stop(message: MessageOverlay, canister_id: bytes) -> None:
         return
     message.put_canister(canister_id, replace(canister, status=CanisterStatus.STOPPED))
     account.version += 1
+    heirs: list[bytes] = []
     for number, waiter in _waiters(message, canister_id):
         _forget(message, canister_id, number, waiter)
         message.answer(waiter.origin, Outcome(_EMPTY_REPLY, refund=waiter.cycles))
+        heirs += [] if waiter.heir is None else [waiter.heir]
+    if heirs:
+        delete_stopped(message, canister_id, heirs[0])
 
 
 def expire_stops(message: MessageOverlay, canister_id: bytes, number: int) -> None:
@@ -70,7 +79,7 @@ def expire_stops(message: MessageOverlay, canister_id: bytes, number: int) -> No
     _reject(message, waiter, RejectCode.SYS_TRANSIENT, text, "IC0206")
 
 
-def _stop(change: Change, canister_id: bytes) -> Pending | None:
+def _stop(change: Change, canister_id: bytes, heir: bytes | None = None) -> Pending | None:
     message = change.message
     canister, account = change.canister(canister_id), change.account(canister_id)
     account.version += 1
@@ -89,7 +98,7 @@ def _stop(change: Change, canister_id: bytes) -> Pending | None:
         )
     number = account.next_number
     account.next_number += 1
-    waiter = StopWaiter(change.origin, change.request.now_ns + STOP_DEADLINE_NS, change.cycles)
+    waiter = StopWaiter(change.origin, change.request.now_ns + STOP_DEADLINE_NS, change.cycles, heir)
     message.put(keys.numbered(keys.STOPS, canister_id, number), encode_record(waiter))
     message.put(keys.due_key(waiter.deadline_ns, keys.DUE_STOP, canister_id, number), b"")
     return Pending()
@@ -128,6 +137,27 @@ def _cannery_stop(change: Change, args: StopArgs) -> Pending | None:
     return _stop(change, canister_id)
 
 
+def _delete_soon(change: Change, args: DeleteArgs) -> Pending | None:
+    """Turn what a canister has open into rejects, and delete it as soon as it has come to rest; a canister
+    that controls itself can ask this of itself.
+    """
+    canister_id, message = args.canister_id.raw, change.message
+    heir = b"" if args.cycles_to is None else args.cycles_to.raw
+    if heir and (heir == canister_id or message.account(heir) is None):
+        raise Reject(
+            RejectCode.CANISTER_ERROR,
+            f"Canister {show(heir)} cannot get the cycles: it is not on this subnet, or it is deleted itself",
+            "IC0301",
+        )
+    change.canister(canister_id)
+    cycles.settle_storage(message, canister_id)
+    abandon_calls(message, canister_id, f"Canister {args.canister_id} was deleted before it answered")
+    pending = _stop(change, canister_id, heir)
+    if pending is None and message.canister(canister_id) is not None:
+        delete_stopped(message, canister_id, heir)
+    return pending
+
+
 def _start_canister(change: Change, args: CanisterIdRecord) -> None:
     canister_id, message = args.canister_id.raw, change.message
     canister = change.canister(canister_id)
@@ -146,4 +176,5 @@ METHODS: tuple[Method, ...] = (
     update_method("start_canister", CanisterIdRecord, None, controllers_or_operators, _start_canister),
     update_method("stop_canister", CanisterIdRecord, None, controllers_or_operators, _stop_canister),
     update_method("cannery_stop_canister", StopArgs, None, controllers_or_operators, _cannery_stop),
+    update_method("cannery_delete_canister", DeleteArgs, None, controllers_or_operators, _delete_soon),
 )

@@ -56,10 +56,11 @@ class CanisterReport:
 
 @record
 class StatusManyResult:
-    """A target and its figures, where the caller may see them."""
+    """A target and its figures, where the caller may see them. `is_gone`: there is no such canister."""
 
     canister_id: Principal
     status: CanisterReport | None
+    is_gone: bool | None = None
 
 
 def _may_ask(request: Request, targets: list[Principal]) -> None:
@@ -102,7 +103,7 @@ def _status_many(request: Request, targets: list[Principal]) -> list[StatusManyR
             and (sees_all or _sees(request, target.raw, canister))
         ):
             status = _report(request, canister, account, priced_from_ns)
-        found.append(StatusManyResult(target, status))
+        found.append(StatusManyResult(target, status, canister is None))
     return found
 
 

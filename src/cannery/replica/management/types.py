@@ -12,6 +12,7 @@ from __future__ import annotations
 from cannery.candid.python import Case, Variant, nat, nat32, nat64, record, variant
 from cannery.protocol.principal import Principal
 from cannery.replica.management.snapshot_types import SnapshotSource
+from cannery.replica.places import SubnetChoice
 
 # --- shared --------------------------------------------------------------------------------------------
 
@@ -98,6 +99,7 @@ class CreateCanisterArgs:
 
     settings: CanisterSettings | None = None
     sender_canister_version: nat64 | None = None
+    subnet: SubnetChoice | None = None
 
 
 @record
@@ -108,6 +110,7 @@ class ProvisionalCreateArgs:
     settings: CanisterSettings | None = None
     specified_id: Principal | None = None
     sender_canister_version: nat64 | None = None
+    subnet: SubnetChoice | None = None
 
 
 @record
@@ -461,6 +464,14 @@ class StopArgs:
 
 
 @record
+class DeleteArgs:
+    """Arguments of `cannery_delete_canister`; without `cycles_to` the canister's cycles burn."""
+
+    canister_id: Principal
+    cycles_to: Principal | None = None
+
+
+@record
 class ModuleAddChunkedArgs:
     """Arguments of `cannery_module_add_chunked`: the chunks of a module's file, in their order."""
 
@@ -567,3 +578,4 @@ class CreateInstalledArgs:
     module_hash: bytes
     arg: bytes
     controllers: list[Principal]
+    subnet: SubnetChoice | None = None

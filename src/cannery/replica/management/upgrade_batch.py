@@ -38,6 +38,7 @@ class UpgradeBatch(msgspec.Struct, frozen=True, array_like=True):
     only_from: bytes | None
     active_since_ns: int | None
     created_ns: int
+    skip_pre_upgrade: bool = False
 
 
 class UpgradeEnd(IntEnum):

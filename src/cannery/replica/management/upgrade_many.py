@@ -15,7 +15,7 @@ from cannery.replica.management.compare import interface_difference
 from cannery.replica.management.install import deploy
 from cannery.replica.management.methods import Method, update_method
 from cannery.replica.management.request import Change, Pending, Request
-from cannery.replica.management.types import InstallMode
+from cannery.replica.management.types import InstallMode, UpgradeFlags
 from cannery.replica.management.upgrade_batch import (
     TargetResult,
     UpgradeBatch,
@@ -33,6 +33,7 @@ from cannery.replica.view import show
 
 _METHOD = "cannery_upgrade_many"
 _UPGRADE = InstallMode.upgrade(None)
+_WITHOUT_PRE_UPGRADE = InstallMode.upgrade(UpgradeFlags(skip_pre_upgrade=True))
 
 
 def upgrade_target(
@@ -62,7 +63,8 @@ def upgrade_target(
         _check_interface(message, canister_id, old_hash, batch.module_hash)
     assert module is not None, "modules stay on the node"
     change = Change(request, message, batch.origin, 0)
-    deploy(change, canister_id, _UPGRADE, batch.module_hash, module, batch.arg, None)
+    mode = _WITHOUT_PRE_UPGRADE if batch.skip_pre_upgrade else _UPGRADE
+    deploy(change, canister_id, mode, batch.module_hash, module, batch.arg, None)
     return TargetResult(canister_id, UpgradeEnd.UPGRADED, old_hash)
 
 
@@ -120,6 +122,7 @@ def _upgrade_many(change: Change, args: UpgradeManyArgs) -> list[UpgradeResult] 
         args.only_from,
         args.active_since_ns,
         change.request.now_ns,
+        bool(args.skip_pre_upgrade),
     )
     store_batch(message, caller, number, batch, results)
     for place, (target, result) in enumerate(zip(targets, results, strict=True)):

@@ -13,8 +13,8 @@ from cannery.protocol.principal import Principal
 class UpgradeManyArgs:
     """Arguments of `cannery_upgrade_many`.
 
-    `force` leaves the check of the interface out. `only_from` skips canisters on any other module,
-    `active_since_ns` those that have run nothing since.
+    `force` leaves the check of the interface out, `skip_pre_upgrade` the running module's hook. `only_from`
+    skips canisters on any other module, `active_since_ns` those that have run nothing since.
     """
 
     module_hash: bytes
@@ -23,6 +23,7 @@ class UpgradeManyArgs:
     force: bool
     only_from: bytes | None = None
     active_since_ns: nat64 | None = None
+    skip_pre_upgrade: bool | None = None
 
 
 @record

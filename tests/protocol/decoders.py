@@ -1,19 +1,11 @@
-"""Every decoder of the protocol, on arbitrary and on damaged bytes: it accepts or raises its one error."""
+"""Every decoder of the protocol, its one error and what it accepts; `tests/test_fuzz.py` has the laws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import cbor2
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cannery.errors import DecodeError
 from cannery.protocol.authentication import AuthenticationError, authenticate
-from cannery.protocol.bls import BlsKey, BlsKeyError, parse_root_key_der, verify_bls
-from cannery.protocol.canister_signature import verify_canister_signature
+from cannery.protocol.bls import BlsKey, BlsKeyError, parse_root_key_der
 from cannery.protocol.cbor import CborError, decode
 from cannery.protocol.certificate import (
     CertificateDelegation,
@@ -46,6 +38,7 @@ from cannery.protocol.query_signature import (
 )
 from cannery.protocol.representation import RepresentationError, decode_leb128, encode_leb128
 from cannery.protocol.request_status import RequestStatusError, read_request_status
+from tests.fuzzing import Decoder
 from tests.protocol.requests import (
     CANISTER,
     EXPIRY_NS,
@@ -72,15 +65,6 @@ PLAIN = encode_certificate(build_certificate(TREE, ROOT))
 CERTIFICATE = encode_certificate(build_certificate(TREE, ROOT, CertificateDelegation(CANISTER, PLAIN)))
 KEY = CanisterKey(CANISTER, b"")
 SIGNATURE = cbor2.dumps({"certificate": PLAIN, "tree": cbor2.loads(encode_tree(TREE))})
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A decoder, its one error, and inputs that it accepts."""
-
-    run: Callable[[bytes], object]
-    error: type[Exception]
-    accepted: tuple[bytes, ...]
 
 
 def _authenticate(body: bytes) -> None:
@@ -146,70 +130,3 @@ DECODERS = {
         tuple(format_pem(key).encode() for key in KEYS),
     ),
 }
-NAMES = list(DECODERS)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_accepted_inputs_are_accepted(name: str) -> None:
-    for data in DECODERS[name].accepted:
-        DECODERS[name].run(data)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=1000)
-@given(data=st.binary(max_size=300))
-def test_arbitrary_bytes(name: str, data: bytes) -> None:
-    _accepts_or_raises_its_error(DECODERS[name], data)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=120, deadline=1000)
-@given(data=st.data())
-def test_damaged_bytes(name: str, data: st.DataObject) -> None:
-    decoder = DECODERS[name]
-    _accepts_or_raises_its_error(decoder, _damaged(data, data.draw(st.sampled_from(decoder.accepted))))
-
-
-def _damaged(data: st.DataObject, original: bytes) -> bytes:
-    """Change, drop, repeat or insert a few bytes."""
-    changed = bytearray(original)
-    for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, len(changed)))
-        end = min(len(changed), start + data.draw(st.integers(0, 4)))
-        inserted = data.draw(
-            st.binary(max_size=4)
-            | st.sampled_from([b"\xff", b"\x9f", b"\xbf", b"\xf6", b"\xd9\xd9\xf7", b"\x1b" * 9])
-        )
-        changed[start:end] = inserted
-    return bytes(changed)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("byte", [0x81, 0x9F, 0xA1, 0xBF, 0xC2, 0x30, 0x80, 0x5F, 0xFF, 0x00, 0x2D])
-def test_a_megabyte_of_one_byte(name: str, byte: int) -> None:
-    _accepts_or_raises_its_error(DECODERS[name], bytes([byte]) * 1_000_000)
-
-
-def _accepts_or_raises_its_error(decoder: Decoder, data: bytes) -> None:
-    try:
-        decoder.run(data)
-        return
-    except decoder.error as error:
-        refusal = error
-    assert str(refusal), "a refusal says why"
-    assert len(str(refusal)) < 2_000, "a refusal does not repeat its input at length"
-    assert isinstance(refusal, DecodeError | AuthenticationError)
-
-
-@settings(max_examples=100, deadline=1000)
-@given(st.binary(max_size=200), st.data())
-def test_signatures_are_right_or_wrong(raw: bytes, data: st.DataObject) -> None:
-    """Checking a signature never raises, whatever stands in its place."""
-    damaged = _damaged(data, SIGNATURE)
-    for signature in (raw, damaged, raw[:64].ljust(64, b"\0")):
-        assert not verify_canister_signature(KEY, b"message", signature, ROOT.public_key_der)
-        assert not verify_bls(ROOT.public_key, b"message", signature)
-        for der in PUBLIC_KEYS[:4]:
-            key = parse_public_key(der)
-            assert not isinstance(key, CanisterKey)
-            assert not key.verify(b"message", signature)
