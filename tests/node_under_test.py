@@ -34,6 +34,8 @@ class NodeUnderTest:
     canisters: dict[str, Principal] | None = None
     process: subprocess.Popen[bytes] | None = None
     settings: str = ""
+    options: tuple[str, ...] = ()
+    ready_s_max: float = READY_S_MAX
     # What runs before the program (a tracer), and the program: `cannery`, or one that changes a part first.
     prefix: tuple[str, ...] = ()
     program: str = PROGRAM
@@ -65,7 +67,7 @@ class NodeUnderTest:
         if self.settings:
             self.data.mkdir(parents=True, exist_ok=True)
             (self.data / "cannery.toml").write_text(self.settings)
-        command = ["start", "--data", str(self.data), "--port", str(self.port), "--json"]
+        command = ["start", "--data", str(self.data), "--port", str(self.port), "--json", *self.options]
         log = (self.data.parent / f"{self.data.name}.log").open("ab")
         with log:
             self.process = subprocess.Popen(
@@ -85,7 +87,7 @@ class NodeUnderTest:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             # Ready to read means a line, or the end of a process that could not start.
-            line = process.stdout.readline() if selector.select(READY_S_MAX) else b""
+            line = process.stdout.readline() if selector.select(self.ready_s_max) else b""
         if not line:
             process.kill()
             process.wait()

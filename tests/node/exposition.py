@@ -71,13 +71,15 @@ def _sample(families: dict[str, Family], current: str, line: str) -> None:
 
 
 def _check_histogram(name: str, family: Family) -> None:
-    buckets = [
-        (float(dict(labels)["le"]), count)
-        for (sample, labels), count in family.samples.items()
-        if sample == f"{name}_bucket"
-    ]
-    assert buckets == sorted(buckets)
-    assert [count for _, count in buckets] == sorted(count for _, count in buckets)
-    assert math.isinf(buckets[-1][0])
-    assert buckets[-1][1] == family.samples[f"{name}_count", ()]
-    assert (f"{name}_sum", ()) in family.samples
+    series: dict[Labels, list[tuple[float, float]]] = {}
+    for (sample, labels), count in family.samples.items():
+        if sample == f"{name}_bucket":
+            rest = tuple(label for label in labels if label[0] != "le")
+            series.setdefault(rest, []).append((float(dict(labels)["le"]), count))
+    assert series
+    for labels, buckets in series.items():
+        assert buckets == sorted(buckets)
+        assert [count for _, count in buckets] == sorted(count for _, count in buckets)
+        assert math.isinf(buckets[-1][0])
+        assert buckets[-1][1] == family.samples[f"{name}_count", labels]
+        assert (f"{name}_sum", labels) in family.samples

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from resource import RLIMIT_NOFILE, setrlimit
 
 import psutil
 
@@ -35,8 +37,17 @@ print("stopped", flush=True)
 class ProcessNode:
     """A running supervisor with its children."""
 
-    def __init__(self, data: Path, port: int = 0, *, first_on_path: str | None = None) -> None:
-        """Start it. `first_on_path`: a folder whose `sitecustomize` changes the processes, for mutations."""
+    def __init__(
+        self,
+        data: Path,
+        port: int = 0,
+        *,
+        first_on_path: str | None = None,
+        open_files: tuple[int, int] | None = None,
+    ) -> None:
+        """Start it. `first_on_path`: a folder whose `sitecustomize` changes the processes, for mutations.
+        `open_files`: the soft and the hard limit on them.
+        """
         self.data = data
         paths = [*filter(None, [first_on_path]), str(Path(cannery.__file__).parents[1])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -46,6 +57,7 @@ class ProcessNode:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            preexec_fn=None if open_files is None else partial(setrlimit, RLIMIT_NOFILE, open_files),
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

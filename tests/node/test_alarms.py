@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+import ssl
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from cannery.node.watching.receivers import LogReceiver, Receiver
 from cannery.node.watching.watcher import AlarmWatcher
 from cannery.node.watching.webhook import WebhookReceiver, sign_body
 from cannery.testing import Node
-from tests.gateway.fleets_under_test import Hanging, Honest, NodePort, Silent, fleet_of
+from tests.gateway.fleets_under_test import HANGS_SOON, Hanging, Honest, NodePort, Silent, fleet_of
 from tests.node.webhook_server import Hook
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,6 +49,10 @@ class FullDisk(StateFile[AlarmsRecord]):
         if self.is_full:
             raise StoreError("cannot write: the disk is full")
         super().save(record)
+
+
+# Made once: reading the authorities takes longer than a look.
+TLS = ssl.create_default_context()
 
 
 @dataclass
@@ -89,7 +94,7 @@ class World:
         asyncio.run(self._look())
 
     async def _look(self) -> None:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=TLS) as client:
             for hook in self.hooks:
                 hook._client = client
             await self.watcher.look(self.canary)
@@ -102,7 +107,7 @@ class World:
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    with Node() as running:
+    with Node(config=HANGS_SOON) as running:
         yield running
 
 

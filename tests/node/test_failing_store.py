@@ -8,7 +8,8 @@ import pytest
 
 from cannery import Canister, Context, StableLog, StableMap, nat64, query, update
 from cannery.errors import StoreError
-from cannery.node.service import Durable, Refusing, Waiting
+from cannery.node.read_cache import ReadCache
+from cannery.node.submitted import Durable, Refusing, Waiting
 from cannery.testing import FaultyStore, MemoryStore, Node
 from tests.node.test_service import ingress
 
@@ -72,7 +73,7 @@ def test_a_read_error_is_no_answer_even_where_a_program_swallows_it() -> None:
         assert node.subnet.failure is not None
         assert not sent.is_answered
         store.is_damaged = lambda key: False
-        assert node.subnet.recover()
+        assert node.recover()
         node.run()
         assert sent.result() == "None"
 
@@ -93,7 +94,7 @@ def test_a_query_that_swallows_a_read_error_is_no_answer(monkeypatch: pytest.Mon
 
             def close(self) -> None: ...
 
-        monkeypatch.setattr(node.subnet, "_durable", Broken())
+        monkeypatch.setattr(node.subnet._durable, "_cache", ReadCache(Broken()))
         with pytest.raises(StoreError, match="damaged"):
             notes.peek()
 
@@ -122,7 +123,7 @@ def test_a_repeat_of_what_waits_is_not_refused_while_the_store_fails() -> None:
         assert isinstance(node.subnet.submit(ingress(node, notes, 2), "c"), Refusing)
         path = (b"request_status", first.request_id, b"status")
         assert node.subnet.read(first.sender, (path,)) == (None,)
-        assert node.subnet.recover()
+        assert node.recover()
         node.subnet.run_round()
         assert [ticket for ticket, _ in settle(node).settled] == ["a", "b"]
 
@@ -138,8 +139,35 @@ def test_what_survived_a_failed_sync_is_answered_however_long_the_failure_lasts(
         settle(node)
         assert node.subnet.failure is not None
         node.clock.set_ns(node.now_ns + 15 * MINUTE_NS)
-        assert node.subnet.recover()
-        node.subnet.run_round()
-        ((ticket, answer),) = settle(node).settled
+        durable = node.subnet.recover()
+        assert durable is not None
+        ((ticket, answer),) = durable.settled
         assert ticket == "a"
         assert answer.reply is not None
+
+
+def test_what_survived_a_sync_that_hung_is_answered_though_its_status_is_pruned() -> None:
+    store = FaultyStore()
+    with Node(store) as node:
+        notes = node.install(Notes)
+        call = ingress(node, notes, 1)
+        node.subnet.submit(call, "a")
+        node.subnet.run_round()
+        hanging = node.subnet.begin_sync()
+        assert hanging is not None
+        node.clock.set_ns(node.now_ns + 15 * MINUTE_NS)
+        # A later round prunes the status of what has expired, and does not become durable either.
+        node.subnet.submit(ingress(node, notes, 2), "b")
+        node.subnet.run_round()
+        store.fail_at(store.operation_count + 1)
+        hanging.run()
+        assert node.subnet.finish_sync(hanging).settled == ()
+        assert node.subnet.failure is not None
+        durable = node.subnet.recover()
+        assert durable is not None
+        assert {ticket: answer.reply is not None for ticket, answer in durable.settled} == {
+            "a": True,
+            "b": True,
+        }
+        node.subnet.run_round()
+        assert settle(node).settled == ()

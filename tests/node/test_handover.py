@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cannery.limits import FRAME_SIZE_BYTES_MAX, FRAME_TARGET_SIZE_BYTES
+from cannery.limits import FRAME_ROOM_SIZE_BYTES, FRAME_SIZE_BYTES_MAX, FRAME_TARGET_SIZE_BYTES
 from cannery.node.handover import (
     Accepted,
     Answered,
@@ -72,6 +73,31 @@ def test_messages_come_back_however_the_stream_is_cut(
     assert [message for body in bodies for message in decode_to_gateway(body)] == to_gateway
 
 
+@given(
+    sizes=st.lists(
+        st.sampled_from([0, 1, 1000, FRAME_ROOM_SIZE_BYTES - 4, FRAME_ROOM_SIZE_BYTES, 3_000_000]), max_size=5
+    ),
+    reads=st.lists(st.integers(1, 2_000_000), min_size=1, max_size=5),
+)
+@settings(deadline=None, max_examples=30)
+def test_frames_of_any_size_come_whole_out_of_what_a_socket_reads(sizes: list[int], reads: list[int]) -> None:
+    replies = [bytes((number + 1,)) * size for number, size in enumerate(sizes)]
+    stream = b"".join(b"".join(encode_frames([Settled(1, 2, Answered(reply))])) for reply in replies)
+    splitter, found, at = FrameSplitter(), [], 0
+    for read in itertools.cycle(reads):
+        room = splitter.room()
+        assert len(room) > 0
+        count = min(read, len(room), len(stream) - at)
+        room[:count] = stream[at : at + count]
+        at += count
+        for body in splitter.took(count):
+            found += decode_to_gateway(body)
+        if at == len(stream):
+            break
+    assert found == [Settled(1, 2, Answered(reply)) for reply in replies]
+    assert len(splitter.room()) == FRAME_ROOM_SIZE_BYTES
+
+
 @given(st.binary(max_size=60))
 def test_nonsense_is_a_frame_error(data: bytes) -> None:
     for decode in (decode_to_subnet, decode_to_gateway):
@@ -81,7 +107,8 @@ def test_nonsense_is_a_frame_error(data: bytes) -> None:
 
 def test_large_batches_are_split_and_too_large_frames_refused() -> None:
     large = Settled(1, 2, Answered(bytes(FRAME_TARGET_SIZE_BYTES // 2)))
-    assert len(encode_frames([large] * 4)) == 2
+    headers = encode_frames([large] * 4)[::2]
+    assert [len(header) for header in headers] == [4, 4]
     header = (FRAME_SIZE_BYTES_MAX + 1).to_bytes(4, "big")
     with pytest.raises(FrameError, match="larger than"):
         list(FrameSplitter().feed(header))

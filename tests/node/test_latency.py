@@ -80,8 +80,7 @@ def test_a_round_that_came_to_nothing_counts_once_and_with_the_whole_wait() -> N
         assert node.subnet.failure is not None
         assert metrics_of(node, canister).latency is None
         node.clock.set_ns(node.now_ns + 900 * MS)
-        assert node.subnet.recover()
-        sync_after(node, 0)
+        assert node.recover()
         latency = metrics_of(node, canister).latency
         assert latency is not None
         assert (latency.count, latency.sum_seconds) == (1, pytest.approx(0.9))

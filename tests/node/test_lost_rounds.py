@@ -53,3 +53,30 @@ def test_a_node_does_not_go_on_without_rounds_that_were_durable(tmp_path: Path) 
         assert 0 < subnet.head.number < durable
         assert RunningFile(path).durable_number() == subnet.head.number
         subnet.close()
+
+
+def test_what_a_copy_of_the_store_has_is_durable_and_stays(tmp_path: Path) -> None:
+    path = str(tmp_path / "running")
+    with Node(data=tmp_path / "first") as node:
+        doors = Doors(
+            open_store=lambda: RocksStore(str(tmp_path / "store")),
+            programs=node.subnet._doors.programs,
+            clock=node.clock,
+            entropy=node._entropy,
+            durable_mark=RunningFile(path),
+        )
+        subnet = Subnet(doors, node.subnet._config)
+        subnet.run_round()
+        assert RunningFile(path).durable_number() == subnet.head.number == 0
+        sync = subnet.begin_sync()
+        assert sync is not None
+        subnet.run_round()
+        number = subnet.checkpoint(str(tmp_path / "copy"))
+        assert number == 2
+        assert RunningFile(path).durable_number() == number
+        # A sync that began before covers less: the mark stays where it is.
+        sync.run()
+        subnet.finish_sync(sync)
+        assert subnet.head.number == 1
+        assert RunningFile(path).durable_number() == number
+        subnet.close()

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
+from msgspec.structs import replace
 
 from cannery import Canister, Context, StableLog, nat32, query, update
-from cannery.limits import INLINE_SIZE_BYTES_MAX
-from cannery.node.answers import ReplySpool
-from cannery.node.handover import IngressMessage, QueryMessage, Refused, Spooled, StateRead
+from cannery.limits import HANDOVER_COUNT_MAX, INLINE_SIZE_BYTES_MAX
+from cannery.node.answers import ReplySpool, query_answer_of
+from cannery.node.handover import (
+    FrameSplitter,
+    IngressMessage,
+    QueryMessage,
+    Refused,
+    Spooled,
+    StateRead,
+    Submit,
+    decode_to_subnet,
+)
 from cannery.node.local_subnet import LocalSubnet
 from cannery.node.remote_subnet import RemoteSubnet, SubnetUnreachableError
 from cannery.node.subnet_port import SettledAnswer, SubnetPort
 from cannery.node.subnet_server import SubnetServer
+from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
+from cannery.protocol.query_signature import NodeSignature, verify_query_answer
+from cannery.replica.elsewhere import AskedBy
 from cannery.testing import MemoryStore, Node
 from cannery.testing.actor import Actor
 
@@ -110,6 +125,38 @@ def test_both_sides_answer_alike(open_port: OpenPort, tmp_path: Path) -> None:
         asyncio.run(run(node, node.install(Blobs)))
 
 
+def test_the_subnet_signs_what_its_queries_answer_to_clients(tmp_path: Path) -> None:
+    node_key = Ed25519Identity(b"\x07" * 32)
+
+    async def run(node: Node, canister: Actor) -> None:
+        server = SubnetServer(node.subnet, ReplySpool(tmp_path), node_key=node_key)
+        await server.start(str(tmp_path / "s"))
+        port = RemoteSubnet(str(tmp_path / "s"))
+        await port.start(10)
+        for asked in (question(canister, "get", 5), question(canister, "fail")):
+            done = await port.ask(asked)
+            made = done.signature
+            assert made is not None
+            assert made.timestamp_ns == done.time_ns
+            signature = NodeSignature(made.timestamp_ns, made.signature, node_key.principal)
+            answer = query_answer_of(done.answer, done.answer.reply)
+            assert verify_query_answer(node_key.public_key_der, answer, asked.request_id, signature)
+            assert not verify_query_answer(node_key.public_key_der, answer, bytes(32), signature)
+        # What stands in the spool is the gateway's to sign, and between canisters nobody asks for it.
+        large = await port.ask(question(canister, "get", INLINE_SIZE_BYTES_MAX + 10))
+        assert large.answer.spooled is not None
+        assert large.signature is None
+        asker = AskedBy(fleet=b"", depth=1)
+        inner = await port.ask(replace(question(canister, "get", 5), asked_by=asker))
+        assert inner.answer.reject_code == 0
+        assert inner.signature is None
+        await port.close()
+        await server.stop()
+
+    with Node() as node:
+        asyncio.run(run(node, node.install(Blobs)))
+
+
 def test_large_values_travel_through_files(tmp_path: Path) -> None:
     size = INLINE_SIZE_BYTES_MAX + 10
 
@@ -175,6 +222,47 @@ def test_a_restart_of_the_subnet_only_makes_clients_wait(tmp_path: Path) -> None
 
     with Node(MemoryStore()) as node:
         asyncio.run(run(node, node.install(Blobs)))
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_full_batch_leaves_at_once_and_the_rest_with_the_turn(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        listener.setblocking(False)
+        port = RemoteSubnet(str(tmp_path / "s"))
+        starting = asyncio.ensure_future(port.start(10))
+        subnet, _ = await loop.sock_accept(listener)
+        splitter = FrameSplitter()
+        measured = [body async for body in _frames_of(loop, subnet, splitter)]
+        assert len(measured) == 1
+        for number in range(HANDOVER_COUNT_MAX + 1):
+            port.submit(IngressMessage(number.to_bytes(32, "big"), b"", b"", "m", b"", 1))
+        (body,) = splitter.feed(subnet.recv(1 << 20))
+        assert len(decode_to_subnet(body)) == HANDOVER_COUNT_MAX, "the loop has had no turn yet"
+        with pytest.raises(BlockingIOError):
+            subnet.recv(1 << 20)
+        ((rest,),) = [decode_to_subnet(body) async for body in _frames_of(loop, subnet, splitter)]
+        assert isinstance(rest, Submit)
+        starting.cancel()
+        await port.close()
+        subnet.close()
+        listener.close()
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(run())
+
+
+async def _frames_of(
+    loop: asyncio.AbstractEventLoop, socket_: socket.socket, splitter: FrameSplitter
+) -> AsyncIterator[bytes]:
+    """Give the frames that come next."""
+    for body in splitter.feed(await loop.sock_recv(socket_, 1 << 20)):
+        yield body
 
 
 def test_a_subnet_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from cannery import Canister, Context, StableLog, nat64, query, update
 from cannery.client.errors import Rejected
 from cannery.limits import POOL_COUNT_MAX
 from cannery.node.pool import IngressPool
-from cannery.node.service import Durable, Known, Refusing, Subnet, Waiting
+from cannery.node.service import Subnet
+from cannery.node.submitted import Durable, Known, Refusing, Waiting
 from cannery.node.subnet_doors import SubnetLimits
 from cannery.replica.block import Ingress
 from cannery.testing import Actor, FaultyStore, Node
@@ -132,7 +133,7 @@ def test_a_full_pool_and_an_oversized_block() -> None:
         assert pool.take(50, 100) == (big,), "a message larger than a block comes alone"
         assert pool.take(50, 100) == (large,)
         pool.put_back((big, large))
-        assert list(pool.waiting()) == [big, large]
+        assert pool.take(50, 1_000) == (big, large)
         for number in range(POOL_COUNT_MAX):
             node.subnet._pool.add(ingress(node, canister, 0, number + 10**6), None)
         refused = node.subnet.submit(ingress(node, canister, 7), None)
@@ -166,7 +167,7 @@ def test_a_failed_write_puts_the_messages_back() -> None:
             node.run()
             assert node.subnet.failure is not None
             assert canister.all() == []
-            assert node.subnet.recover()
+            assert node.recover()
             node.run()
             assert [one.result() for one in sent] == [0, 1, 2]
             assert canister.all() == [0, 1, 2]
@@ -188,8 +189,30 @@ def test_little_room_on_the_disk_stops_updates_before_the_store_fails() -> None:
         with pytest.raises(Rejected, match=r"disk is full.*make room"):
             canister.add(3)
         assert canister.all() == [1]
-        assert not node.subnet.recover()
+        assert not node.recover()
         room[0] = 2**40
-        assert node.subnet.recover()
+        assert node.recover()
         node.run()
         assert waiting.result() == 1
+
+
+def test_what_has_run_is_answered_while_the_disk_is_full_and_is_not_remembered_as_refused() -> None:
+    room = [2**40]
+    with Node() as node:
+        canister = node.install(Numbers)
+        object.__setattr__(node.subnet._doors, "free_bytes", lambda: room[0])
+        sent = ingress(node, canister, 1)
+        assert isinstance(node.subnet.submit(sent, "lost"), Waiting)
+        node.subnet.run_round()
+        sync(node.subnet)
+        room[0] = 1000
+        again = node.subnet.submit(sent, "again")
+        assert isinstance(again, Known)
+        assert again.answer.reply is not None
+        # Once its status is pruned, who polls finds nothing, and above all no refusal.
+        room[0] = 2**40
+        node.advance(seconds=700)
+        canister.add(2)
+        assert node.subnet.read(node.operator.raw, ((b"request_status", sent.request_id, b"status"),)) == (
+            None,
+        )

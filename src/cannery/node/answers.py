@@ -6,12 +6,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cannery.errors import Reject, StoreError
 from cannery.limits import INLINE_SIZE_BYTES_MAX
-from cannery.node.handover import Answered, IngressMessage, QueryMessage, Spooled, StateRead, Values
-from cannery.node.service import Denied, Subnet
+from cannery.node.handover import (
+    Answered,
+    AnswerSignature,
+    IngressMessage,
+    QueryDone,
+    QueryMessage,
+    Spooled,
+    StateRead,
+    Values,
+)
+from cannery.node.service import Subnet
+from cannery.node.submitted import Denied
+from cannery.protocol.identity import Ed25519Identity
+from cannery.protocol.query_signature import QueryAnswer, QueryRejected, QueryReplied, sign_query_answer
 from cannery.replica.block import Ingress
 from cannery.replica.queries import Query
 from cannery.replica.state import Answer
@@ -49,6 +62,13 @@ def load_spooled(spooled: Spooled) -> bytes:
     return data
 
 
+def discard_spooled(spooled: Spooled | None) -> None:
+    """Delete the file of a reply that nobody will read."""
+    if spooled is not None:
+        with suppress(OSError):
+            os.unlink(spooled.path)
+
+
 def ingress_of(message: IngressMessage) -> Ingress:
     """Give the block input for a handed-over message."""
     arg = message.arg if message.spooled is None else load_spooled(message.spooled)
@@ -66,6 +86,8 @@ def query_of(message: QueryMessage) -> Query:
         method=message.method,
         arg=arg,
         request_id=message.request_id,
+        asked_by=message.asked_by,
+        known=message.known,
     )
 
 
@@ -88,10 +110,35 @@ def rejected(reject: Reject) -> Answered:
     return Answered(b"", int(reject.code), reject.message, reject.error_code)
 
 
-def run_query(subnet: Subnet, message: QueryMessage, spool: ReplySpool | None) -> Answered:
-    """Run a query to its answer."""
+def run_query(
+    subnet: Subnet,
+    id: int,
+    message: QueryMessage,
+    spool: ReplySpool | None,
+    node_key: Ed25519Identity | None = None,
+) -> QueryDone:
+    """Run a query to its answer, or to what it wants of another subnet. With `node_key`, an answer for a
+    client is signed, unless it stands in the spool.
+    """
     result = subnet.query(query_of(message))
-    return replied(result.reply, spool) if result.reject is None else rejected(result.reject)
+    answer = replied(result.reply, spool) if result.reject is None else rejected(result.reject)
+    time_ns = subnet.time_ns
+    if (
+        node_key is None
+        or message.asked_by is not None
+        or result.wanted is not None
+        or answer.spooled is not None
+    ):
+        return QueryDone(id, time_ns, answer, result.wanted)
+    signed = sign_query_answer(node_key, query_answer_of(answer, answer.reply), message.request_id, time_ns)
+    return QueryDone(id, time_ns, answer, signature=AnswerSignature(time_ns, signed.signature))
+
+
+def query_answer_of(answer: Answered, reply: bytes) -> QueryAnswer:
+    """Give a handed-over answer, whose reply is `reply`, as clients get it."""
+    if answer.reject_code:
+        return QueryRejected(answer.reject_code, answer.reject_message, answer.error_code)
+    return QueryReplied(reply)
 
 
 def read_values(subnet: Subnet, id: int, read: StateRead) -> Values:

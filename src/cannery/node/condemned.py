@@ -8,6 +8,7 @@ that over into this list, which stands in a file beside the store. Node-local: w
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,26 @@ from cannery.node.watch import RunningFile
 
 _VERSION: Final = b"\x01"
 _decoder: Final = msgspec.msgpack.Decoder(dict[bytes, int])
+
+
+class Condemned:
+    """Identities that are not run again, each until a time."""
+
+    __slots__ = ("_until",)
+
+    def __init__(self, until: Mapping[bytes, int]) -> None:
+        self._until = dict(until)
+
+    def holds(self, identity: bytes, now_ns: int) -> bool:
+        """Say whether this request brought an earlier process down, not long ago."""
+        return self._until.get(identity, 0) > now_ns
+
+    def poisoned(self, now_ns: int) -> tuple[bytes, ...]:
+        """Give what a block that is cut now must reject, in order; what has lapsed is forgotten."""
+        if not self._until:
+            return ()
+        self._until = {identity: until for identity, until in self._until.items() if until > now_ns}
+        return tuple(sorted(self._until))
 
 
 def take_condemned(running: RunningFile, path: Path, now_ns: int) -> dict[bytes, int]:
@@ -42,7 +63,7 @@ def _read(path: Path) -> dict[bytes, int]:
         return {}
     try:
         return _decoder.decode(data[1:]) if data[:1] == _VERSION else {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The file is a precaution and not a record: a damaged one counts as none.
         return {}
 

@@ -25,9 +25,11 @@ from cannery.limits import (
     MEMORY_BYTES_MIN,
     MESSAGE_CPU_NS_MAX,
     QUERY_CPU_NS_MAX,
+    SUBNET_COUNT_MAX,
 )
 from cannery.node.gateway.settings import GatewaySettings
 from cannery.node.outcall_rules import OutcallRules
+from cannery.node.outcall_tls import read_authorities
 from cannery.node.watching.settings import WatchSettings, WatchSettingsError
 from cannery.replica.block import PriceSchedule, ReplicaConfig
 from cannery.replica.prices import SCHEDULES
@@ -37,6 +39,7 @@ DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4943
 _MS: Final = 1_000_000
 _MIB: Final = 2**20
+_REASON_SIZE_CHARS_MAX: Final = 500
 
 
 class ConfigError(CanneryError):
@@ -52,7 +55,9 @@ class NodeSection(_Section, frozen=True, forbid_unknown_fields=True):
 
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
-    gateway_count: int = 1
+    gateway_count: int | None = None
+    subnet_count: int = 0
+    spread_canisters: bool = False
     memory_mib_max: int = 2048
     no_progress_ms_max: int = 5_000
     stop_ms_max: int = 30_000
@@ -82,6 +87,7 @@ class OutcallsSection(_Section, frozen=True, forbid_unknown_fields=True):
 
     allow: tuple[str, ...] = ()
     private_networks: tuple[str, ...] = ()
+    authorities: tuple[str, ...] = ()
 
 
 class ConfigFile(_Section, frozen=True, forbid_unknown_fields=True):
@@ -98,12 +104,13 @@ class ConfigFile(_Section, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """Everything a node's processes need to know, but the keys."""
+    """Everything a node's processes need to know, but the keys. `gateway_count`: None follows the machine."""
 
     data: Path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
-    gateway_count: int = 1
+    gateway_count: int | None = None
+    subnet_count: int = 0
     memory_bytes_max: int = 2048 * _MIB
     no_progress_ms_max: int = 5_000
     stop_ms_max: int = 30_000
@@ -122,19 +129,29 @@ class NodeConfig:
         return frozenset(self.replica.third_party_imports)
 
 
-def load_config(data: Path | str, host: str | None = None, port: int | None = None) -> NodeConfig:
-    """Read `<data>/cannery.toml` if it is there; `host` and `port` override it. Raises `ConfigError`."""
+def load_config(
+    data: Path | str, host: str | None = None, port: int | None = None, subnets: int | None = None
+) -> NodeConfig:
+    """Read `<data>/cannery.toml` if it is there; the other arguments override it. Raises `ConfigError`."""
     folder = Path(data).absolute()
     path = folder / CONFIG_FILE
     try:
         text = path.read_text() if path.exists() else ""
         file = msgspec.convert(tomllib.loads(text), ConfigFile)
         config = _check(_resolve(folder, file))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return _check(replace(config, host=host or config.host, port=config.port if port is None else port))
+    except RecursionError as error:
+        raise ConfigError(f"{path}: tables and lists lie too deep in each other") from error
+    except (OSError, ValueError, msgspec.ValidationError, ConfigError) as error:
+        # Not every slip of the file is a `TOMLDecodeError`: a number of thousands of digits is none.
+        raise ConfigError(f"{path}: {str(error)[:_REASON_SIZE_CHARS_MAX]}") from error
+    return _check(
+        replace(
+            config,
+            host=host or config.host,
+            port=config.port if port is None else port,
+            subnet_count=config.subnet_count if subnets is None else subnets,
+        )
+    )
 
 
 def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
@@ -142,12 +159,13 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
     for name in limits.__struct_fields__:
         if getattr(limits, name) < 1:
             raise ConfigError(f"limits.{name} must be at least 1")
-    outcalls = _outcall_rules(file.outcalls)
+    outcalls = _outcall_rules(folder, file.outcalls)
     return NodeConfig(
         data=folder,
         host=file.node.host,
         port=file.node.port,
         gateway_count=file.node.gateway_count,
+        subnet_count=file.node.subnet_count,
         memory_bytes_max=file.node.memory_mib_max * _MIB,
         no_progress_ms_max=file.node.no_progress_ms_max,
         stop_ms_max=file.node.stop_ms_max,
@@ -163,6 +181,7 @@ def _resolve(folder: Path, file: ConfigFile) -> NodeConfig:
             canister_quota_count=limits.canister_quota_count,
             block_window_count=limits.block_window_count,
             outcall_hosts=outcalls.hosts,
+            spreads=file.node.spread_canisters,
         ),
         outcalls=outcalls,
         gateway=_gateway_settings(file.gateway),
@@ -211,9 +230,10 @@ def _watch_settings(values: Mapping[str, object]) -> WatchSettings:
     return settings
 
 
-def _outcall_rules(section: OutcallsSection) -> OutcallRules:
+def _outcall_rules(folder: Path, section: OutcallsSection) -> OutcallRules:
     try:
-        return OutcallRules.of(section.allow, section.private_networks)
+        authorities = read_authorities(folder, section.authorities)
+        return OutcallRules.of(section.allow, section.private_networks, authorities)
     except ValueError as error:
         raise ConfigError(f"outcalls.{error}") from error
 
@@ -234,8 +254,16 @@ def _check(config: NodeConfig) -> NodeConfig:
             )
     if not 0 <= config.port <= 65_535:
         raise ConfigError(f"port {config.port} is not between 0 and 65535")
-    if not 1 <= config.gateway_count <= 64:
-        raise ConfigError(f"node.gateway_count is {config.gateway_count}, not between 1 and 64")
+    if config.gateway_count is not None and not 1 <= config.gateway_count <= 64:
+        raise ConfigError(
+            f"node.gateway_count is {config.gateway_count}, not between 1 and 64 "
+            "(leave it out: as many as the machine's cores make worth while)"
+        )
+    if not 0 <= config.subnet_count <= SUBNET_COUNT_MAX:
+        raise ConfigError(
+            f"node.subnet_count is {config.subnet_count}, not between 1 and {SUBNET_COUNT_MAX} "
+            "(0: as many as there are)"
+        )
     if config.memory_bytes_max < MEMORY_BYTES_MIN:
         raise ConfigError(f"node.memory_mib_max must be at least {MEMORY_BYTES_MIN // _MIB}")
     if config.no_progress_ms_max < 100 or config.stop_ms_max < 100:

@@ -4,7 +4,7 @@
     lock                    held by the running node; holds its process id
     cannery.toml            the operator's settings, if any (see `config`)
     operator.pem            the first operator's identity (mode 0600)
-    keys/root.bls           the subnet's BLS seed, 64 hex digits (mode 0600)
+    keys/root.bls           the first subnet's BLS seed, which gives the others' (mode 0600)
     keys/node.pem           the node's Ed25519 key (mode 0600)
     subnet-0/store/         the store
     subnet-0/running        what runs now
@@ -14,6 +14,8 @@
     watch/canary            how the canary fared
     spool/                  large arguments and replies on their way
     run/subnet-0.sock       the subnet's socket
+    run/gateways/           what gateways count and share while the node runs
+    subnet-1/ ...           the same of each further subnet
 
 It starts nothing and reads no settings.
 """
@@ -30,9 +32,15 @@ from pathlib import Path
 from typing import Final
 
 from cannery.errors import CanneryError, DecodeError
+from cannery.limits import SUBNET_COUNT_MAX
 from cannery.protocol.bls import BlsKey
+from cannery.protocol.certificate import CertificateDelegation, certify_subnet
 from cannery.protocol.identity import Ed25519Identity, KeyIdentity
 from cannery.protocol.pem import format_pem, parse_pem
+from cannery.protocol.principal import Principal
+from cannery.replica.block import Route
+from cannery.replica.keys import canister_id
+from cannery.replica.places import make_route
 
 FORMAT: Final = "cannery 1"
 _SOCKET_PATH_BYTES_MAX: Final = 100
@@ -56,40 +64,89 @@ class DataDirError(CanneryError):
 
 @dataclass(frozen=True, slots=True)
 class NodeKeys:
-    """The keys of a node: its subnet signs certificates with `root`, it signs query answers with `node`."""
+    """The keys of a node: its first subnet signs certificates with `root`, each further one with a key of its
+    own, which `root` certifies; it signs query answers with `node`.
+    """
 
     root: BlsKey
     node: Ed25519Identity
     operator: KeyIdentity
+    further: tuple[BlsKey, ...] = ()
+
+    @property
+    def subnets(self) -> tuple[BlsKey, ...]:
+        """The subnets' keys by number."""
+        return (self.root, *self.further)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The registry: which canister ids are on which subnet."""
+        return tuple(make_route(number, subnet_id_of(key).raw) for number, key in enumerate(self.subnets))
+
+
+def subnet_id_of(key: BlsKey) -> Principal:
+    """Give the principal of the subnet that signs with this key."""
+    return Principal.self_authenticating(key.public_key_der)
+
+
+def delegation_of(keys: NodeKeys, number: int, time_ns: int) -> CertificateDelegation | None:
+    """Give the root's word for a subnet's key; None for the first subnet, whose key is the root's."""
+    if number == 0:
+        return None
+    return certify_subnet(keys.root, keys.subnets[number], (range_of(number),), time_ns)
+
+
+def range_of(subnet: int) -> tuple[Principal, Principal]:
+    """Give the first and the last canister id of a subnet."""
+    route = make_route(subnet, b"")
+    return Principal(canister_id(route.first)), Principal(canister_id(route.last))
 
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """Paths in a data directory."""
+    """Paths in a data directory, as one of its subnets sees it."""
 
     path: Path
+    subnet: int = 0
+
+    def of(self, subnet: int) -> DataDir:
+        """Give the paths of another subnet."""
+        return DataDir(self.path, subnet)
+
+    @property
+    def subnet_count(self) -> int:
+        """How many subnets have data here; one at least."""
+        count = 1
+        while count < SUBNET_COUNT_MAX and self.of(count).own.exists():
+            count += 1
+        return count
+
+    @property
+    def own(self) -> Path:
+        """Everything of the subnet alone."""
+        return self.path / f"subnet-{self.subnet}"
 
     @property
     def store(self) -> Path:
-        return self.path / "subnet-0" / "store"
+        return self.own / "store"
 
     @property
     def running(self) -> Path:
-        return self.path / "subnet-0" / "running"
+        return self.own / "running"
 
     @property
     def condemned(self) -> Path:
-        return self.path / "subnet-0" / "condemned"
+        return self.own / "condemned"
 
     @property
     def checkpoint(self) -> Path:
         """Where a copy of the store stands while a backup reads it."""
-        return self.path / "subnet-0" / "checkpoint"
+        return self.own / "checkpoint"
 
     @property
     def backup_lock(self) -> Path:
         """Held by the backup that uses `checkpoint`."""
-        return self.path / "subnet-0" / "checkpoint.lock"
+        return self.own / "checkpoint.lock"
 
     @property
     def alarms(self) -> Path:
@@ -106,16 +163,23 @@ class DataDir:
         return self.path / "spool"
 
     @property
+    def shared(self) -> Path:
+        """What gateways count and share while the node runs."""
+        return self.path / "run" / "gateways"
+
+    @property
     def operator(self) -> Path:
         return self.path / "operator.pem"
 
     @property
     def socket(self) -> str:
         """The subnet's socket; in the temporary directory where the path is too long for a Unix socket."""
-        path = self.path / "run" / "subnet-0.sock"
+        path = self.path / "run" / f"subnet-{self.subnet}.sock"
         if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
             return str(path)
         name = sha256(os.fsencode(self.path)).hexdigest()[:16]
+        if self.subnet:
+            name += f"-{self.subnet}"
         return str(Path(tempfile.gettempdir()) / f"cannery-{os.getuid()}-{name}.sock")
 
 
@@ -155,6 +219,22 @@ def open_data_dir(path: Path | str) -> tuple[DataDir, DataLock]:
     return found, lock
 
 
+def set_subnets(found: DataDir, wanted: int) -> int:
+    """Make room for as many subnets as are wanted (0: as many as there are) and give their number.
+
+    Raises `DataDirError` where there are more: canisters live on each of them.
+    """
+    count = found.subnet_count
+    if wanted and wanted < count:
+        raise DataDirError(
+            f"{found.path} has {count} subnets, and canisters live on each: start it with --subnets {count}, "
+            "or without the option"
+        )
+    for number in range(count, wanted):
+        found.of(number).own.mkdir(mode=0o700)
+    return max(count, wanted)
+
+
 def find_data_dir(path: Path | str) -> DataDir:
     """Give a data directory that a node has set up; nothing is made. Raises `DataDirError`."""
     found = DataDir(Path(path).absolute())
@@ -175,11 +255,18 @@ def load_keys(path: Path | str) -> NodeKeys:
         node = parse_pem((folder / "keys" / "node.pem").read_text())
         operator = parse_pem((folder / "operator.pem").read_text())
         root = BlsKey.from_seed(seed)
+        count = DataDir(folder).subnet_count
+        further = tuple(BlsKey.from_seed(_further_seed(seed, number)) for number in range(1, count))
     except (OSError, ValueError, DecodeError) as error:
         raise DataDirError(f"cannot read the keys in {folder}: {error}") from error
     if not isinstance(node, Ed25519Identity):
         raise DataDirError(f"{folder / 'keys' / 'node.pem'} is not an Ed25519 key")
-    return NodeKeys(root, node, operator)
+    return NodeKeys(root, node, operator, further)
+
+
+def _further_seed(seed: bytes, number: int) -> bytes:
+    """Make the seed of a further subnet's key: whoever has the first one's keeps them all."""
+    return sha256(b"\x0ecannery-subnet" + seed + number.to_bytes(4, "big")).digest()
 
 
 def _check_format(path: Path) -> None:

@@ -26,7 +26,8 @@ from cannery.limits import (
     TIMER_WAIT_MS_MAX,
 )
 from cannery.node.outcalls import Outcall
-from cannery.node.service import Durable, Subnet
+from cannery.node.service import Subnet
+from cannery.node.submitted import Durable
 from cannery.node.written import Sync
 
 _NS_PER_S: Final = 1_000_000_000
@@ -119,7 +120,7 @@ class SubnetDriver:
             self._start_sync()
         self._start_outcalls()
         self._on_turn_end()
-        if self._asks or subnet.is_ready():
+        if subnet.is_ready() or (self._asks and not subnet.is_rejoining):
             self.wake()
         else:
             self._set_timer()
@@ -135,12 +136,17 @@ class SubnetDriver:
         if fetch is None:
             answer = outcall.refused(RejectCode.SYS_FATAL, "this node performs no HTTP requests")
         else:
+            begun_ns = time.monotonic_ns()
             answer = await fetch(outcall)
+            took_ns = time.monotonic_ns() - begun_ns
+            self.subnet.metrics.note_outcall(took_ns, has_response=not answer.reject_code)
         self.subnet.outcalls.answer(answer)
         self.wake()
 
     def _run_asks(self) -> None:
         asks = self._asks
+        if self.subnet.is_rejoining and self.subnet.failure is None:
+            return
         end_ns = time.monotonic_ns() + ASKS_PER_TURN_NS_MAX
         for _ in range(min(len(asks), ASKS_PER_TURN_COUNT_MAX)):
             asks.popleft()()
@@ -175,5 +181,7 @@ class SubnetDriver:
             self._timer_handle = self._loop.call_later(max(seconds, 0.0005), self.wake)
 
     def _recover(self) -> None:
-        self.subnet.recover()
+        durable = self.subnet.recover()
+        if durable is not None:
+            self._on_durable(durable)
         self.wake()

@@ -8,8 +8,9 @@ from cannery.errors import Reject, RejectCode, StoreError
 from cannery.node.answers import answered, ingress_of, read_values, rejected, run_query
 from cannery.node.driver import SubnetDriver
 from cannery.node.handover import IngressMessage, QueryDone, QueryMessage, Refused, StateRead, Values
-from cannery.node.service import Durable, Known, Refusing, Subnet, Waiting
+from cannery.node.service import Subnet
 from cannery.node.settling import Submissions
+from cannery.node.submitted import Durable, Known, Refusing, Waiting
 from cannery.node.subnet_port import Submission
 from cannery.node.vitals import Vitals
 
@@ -48,11 +49,12 @@ class LocalSubnet:
         def job() -> None:
             subnet = self._driver.subnet
             try:
-                answer = run_query(subnet, query, None)
+                found = run_query(subnet, 0, query, None)
             except StoreError as error:
                 answer = rejected(Reject(RejectCode.SYS_TRANSIENT, str(error)))
+                found = QueryDone(0, subnet.time_ns, answer)
             if not done.done():
-                done.set_result(QueryDone(0, subnet.time_ns, answer))
+                done.set_result(found)
 
         if not self._driver.ask(job):
             busy = Reject(RejectCode.SYS_TRANSIENT, "the node is busy with queries: try again in a moment")

@@ -113,6 +113,27 @@ def render_histogram(
     return "".join(f"{line}\n" for line in [*lines, f"{name}_count {sum(counts)}"])
 
 
+def render_histograms(
+    name: str,
+    help_text: str,
+    bounds: Sequence[float],
+    samples: Mapping[Labels, tuple[list[int], float]],
+) -> str:
+    """Give the text of a histogram with labels: for each, counts by bound with one more, and the sum."""
+    if not samples:
+        return ""
+    lines = [f"# HELP {name} {help_text}", f"# TYPE {name} histogram"]
+    for labels, (counts, total_sum) in samples.items():
+        shown = ",".join(f'{label}="{_escape(text, quoted=True)}"' for label, text in labels)
+        total = 0
+        for bound, count in zip(bounds, counts, strict=False):
+            total += count
+            lines.append(f'{name}_bucket{{{shown},le="{bound:g}"}} {total}')
+        lines.append(f'{name}_bucket{{{shown},le="+Inf"}} {sum(counts)}')
+        lines += [f"{name}_sum{{{shown}}} {total_sum:g}", f"{name}_count{{{shown}}} {sum(counts)}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _escape(text: str, *, quoted: bool = False) -> str:
     escaped = text.replace("\\", r"\\").replace("\n", r"\n")
     return escaped.replace('"', r"\"") if quoted else escaped
@@ -159,6 +180,15 @@ class SubnetMetrics:
         self.traps = Counter("cannery_traps_total", "Messages that trapped.")
         self.rejects = Counter("cannery_rejects_total", "Messages that ended in a reject.")
         self.verdicts = Counter("cannery_verdicts_total", "Messages stopped by clock or memory.")
+        self.outcalls = Counter("cannery_outcalls_total", "HTTP requests of canisters that were answered.")
+        self.outcall_failures = Counter(
+            "cannery_outcall_failures_total", "HTTP requests of canisters that got no response."
+        )
+        self.outcall_seconds = Histogram(
+            "cannery_outcall_seconds", "HTTP requests of canisters.", SECONDS_BUCKETS
+        )
+        self.outcalls_waiting = Gauge("cannery_outcalls_waiting", "HTTP requests not begun yet.")
+        self.outcalls_under_way = Gauge("cannery_outcalls_under_way", "HTTP requests on their way.")
         self.store_failures = Counter("cannery_store_failures_total", "Failed writes and syncs.")
         self.round_seconds = Histogram("cannery_round_seconds", "Execution of a round.", SECONDS_BUCKETS)
         self.sync_seconds = Histogram("cannery_sync_seconds", "Syncs of the store.", SECONDS_BUCKETS)
@@ -191,6 +221,11 @@ class SubnetMetrics:
         self.round_seconds.observe(duration_ns / 1e9)
         self.round_inputs.observe(inputs)
 
+    def note_outcall(self, duration_ns: int, *, has_response: bool) -> None:
+        """Count an HTTP request of a canister that was performed."""
+        (self.outcalls if has_response else self.outcall_failures).add()
+        self.outcall_seconds.observe(duration_ns / 1e9)
+
     def note_vitals(self, vitals: Vitals) -> None:
         """Take in how the subnet is now."""
         self.block_number.set(vitals.block_number)
@@ -200,7 +235,7 @@ class SubnetMetrics:
         self.canisters.set(vitals.canister_count)
         self.minted.set(vitals.minted)
         self.burned.set(vitals.burned)
-        self.held.set(vitals.minted - vitals.burned)
+        self.held.set(vitals.held)
         self.is_refusing.set(int(vitals.refusing is not None))
         self.uptime.set(vitals.uptime_ns / 1e9)
         if vitals.machine is not None:

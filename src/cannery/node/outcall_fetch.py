@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -27,6 +26,7 @@ from cannery.limits import (
     OUTCALL_WAIT_MS_MAX,
 )
 from cannery.node.outcall_rules import OutcallRules
+from cannery.node.outcall_tls import certificate_fault, make_context
 from cannery.node.outcalls import Outcall
 from cannery.replica.block import OutcallAnswer
 from cannery.replica.outcall_url import Url, is_allowed
@@ -109,12 +109,10 @@ class Fetcher:
         rules: OutcallRules,
         *,
         resolve: Resolve = resolve_name,
-        tls: ssl.SSLContext | None = None,
         wait_ms_max: int = OUTCALL_WAIT_MS_MAX,
     ) -> None:
         self._rules = rules
         self._resolve = resolve
-        self._tls = tls
         self._wait_s = wait_ms_max / 1000
         self._pool: httpcore.AsyncConnectionPool | None = None
 
@@ -129,6 +127,10 @@ class Fetcher:
             text = f"{outcall.record.host} gave no whole answer within {self._wait_s:g} s"
             return outcall.refused(RejectCode.SYS_TRANSIENT, text)
         except Exception as error:  # noqa: BLE001  (around a request: what a stranger's server sets off ends it)
+            fault = certificate_fault(error)
+            if fault is not None:
+                text = f"{outcall.record.host} shows a TLS certificate that cannot be trusted: {fault}"
+                return outcall.refused(RejectCode.SYS_FATAL, text)
             text = f"{outcall.record.host} gave no answer: {type(error).__name__} {str(error)[:300]}".rstrip()
             return outcall.refused(RejectCode.SYS_TRANSIENT, text)
 
@@ -156,7 +158,7 @@ class Fetcher:
     def _open_pool(self) -> httpcore.AsyncConnectionPool:
         if self._pool is None:
             self._pool = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls if self._tls is not None else httpcore.default_ssl_context(),
+                ssl_context=make_context(self._rules.authorities),
                 max_connections=OUTCALL_RUNNING_COUNT_MAX,
                 max_keepalive_connections=0,
                 network_backend=CheckedBackend(self._rules, self._resolve),

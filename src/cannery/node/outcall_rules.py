@@ -24,14 +24,17 @@ _NAT64: Final = ip_network("64:ff9b::/96")
 @dataclass(frozen=True, slots=True)
 class OutcallRules:
     """`hosts`: lines of the list, as `replica.outcall_url` reads them; `networks`: those named by the
-    operator.
+    operator; `authorities`: certificates in PEM that TLS trusts beside the usual ones.
     """
 
     hosts: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
+    authorities: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, allow: Sequence[str], private_networks: Sequence[str]) -> OutcallRules:
+    def of(
+        cls, allow: Sequence[str], private_networks: Sequence[str], authorities: tuple[str, ...] = ()
+    ) -> OutcallRules:
         """Check what the operator wrote; raises `ValueError` with the setting and what is wrong."""
         for name, lines in (("allow", allow), ("private_networks", private_networks)):
             if len(lines) > OUTCALL_HOST_COUNT_MAX:
@@ -51,7 +54,7 @@ class OutcallRules:
             address = _address(named)
             if address is not None:
                 networks.append(ip_network(address))
-        return cls(hosts, tuple(networks))
+        return cls(hosts, tuple(networks), authorities)
 
     def may_connect(self, text: str) -> bool:
         """Say whether an address, as a socket shows it, may be connected to."""

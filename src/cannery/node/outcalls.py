@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from cannery.errors import StoreError
 from cannery.limits import OUTCALL_ANSWERS_PER_BLOCK_COUNT_MAX, OUTCALL_RUNNING_COUNT_MAX
 from cannery.ports import StoreReader
 from cannery.replica.block import OutcallAnswer
@@ -54,6 +55,11 @@ class Outcalls:
         """Give how many requests are on their way."""
         return len(self._running)
 
+    @property
+    def waiting(self) -> int:
+        """Give how many requests have not begun."""
+        return len(self._waiting)
+
     def note(self, names: Iterable[Name]) -> None:
         """Note requests whose round is durable."""
         answered = {(answer.canister_id, answer.callback) for answer in self._answers}
@@ -62,11 +68,17 @@ class Outcalls:
                 self._waiting[name] = None
 
     def take(self, reader: StoreReader) -> list[Outcall]:
-        """Give what may be performed now, within the bound on what is on its way; expired ones go."""
+        """Give what may be performed now, within the bound on what is on its way; expired ones go, and what
+        cannot be read waits.
+        """
         taken: list[Outcall] = []
-        while self._waiting and len(self._running) < OUTCALL_RUNNING_COUNT_MAX:
-            name = next(iter(self._waiting))
-            record = find_outcall(reader, *name)
+        for name in tuple(self._waiting):
+            if len(self._running) >= OUTCALL_RUNNING_COUNT_MAX:
+                break
+            try:
+                record = find_outcall(reader, *name)
+            except StoreError:
+                continue
             del self._waiting[name]
             if record is not None:
                 self._running.add(name)

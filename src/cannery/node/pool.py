@@ -11,7 +11,7 @@ It orders nothing and decides nothing about canisters.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cannery.errors import Reject, RejectCode
@@ -103,12 +103,6 @@ class IngressPool:
             taken.append(pending.ingress)
         return tuple(taken)
 
-    def take_one(self, request_id: bytes) -> None:
-        """Take one request that waits: a block has it already."""
-        pending = self._waiting.pop(request_id)
-        self._size_bytes -= len(pending.ingress.arg)
-        self._under_way[request_id] = pending
-
     def put_back(self, requests: Iterable[Ingress]) -> None:
         """Put requests whose block came to nothing back to the front, in their order."""
         back = [self._under_way.pop(ingress.request_id, None) for ingress in requests]
@@ -138,10 +132,6 @@ class IngressPool:
         ]
         for request_id in old:
             del self._under_way[request_id]
-
-    def waiting(self) -> Iterator[Ingress]:
-        """Give what waits for a block, in order."""
-        return (pending.ingress for pending in self._waiting.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The subnet port over the local socket: what a gateway process uses.
 
-Everything is sent in batches, one write per turn of the loop. Where the connection breaks (the subnet
+Everything is sent in batches: what a turn of the loop brings, some messages at a time, so that the subnet
+works on the first while the gateway still reads the others. Where the connection breaks (the subnet
 restarts), it is opened again, and whatever has no answer yet is sent again: a repeated update is known to the
 subnet by its request id and runs once, so that clients only wait.
 """
@@ -12,7 +13,13 @@ from collections.abc import Iterable
 from typing import Final, TypeVar, cast
 
 from cannery.errors import CanneryError, RejectCode
-from cannery.limits import PORT_REQUEST_COUNT_MAX, RECONNECT_PAUSE_MS, SOCKET_BUFFER_BYTES_MAX
+from cannery.limits import (
+    HANDOVER_COUNT_MAX,
+    PORT_REQUEST_COUNT_MAX,
+    RECONNECT_PAUSE_MS,
+    SOCKET_BUFFER_BYTES_MAX,
+)
+from cannery.node.answers import discard_spooled
 from cannery.node.handover import (
     Accepted,
     Answered,
@@ -167,11 +174,16 @@ class RemoteSubnet:
         if self._transport is None:
             return
         self._outbox.append(message)
-        if self._flush_handle is None:
-            self._flush_handle = self._loop.call_soon(self._flush)
+        if len(self._outbox) >= HANDOVER_COUNT_MAX:
+            self._flush()
+        elif self._flush_handle is None:
+            self._flush_handle = self._loop.call_soon(self._flush_rest)
+
+    def _flush_rest(self) -> None:
+        self._flush_handle = None
+        self._flush()
 
     def _flush(self) -> None:
-        self._flush_handle = None
         messages, self._outbox = self._outbox, []
         if self._transport is not None and messages:
             self._transport.writelines(encode_frames(messages))
@@ -212,6 +224,8 @@ class RemoteSubnet:
         time_ns = 0
         for message in messages:
             match message:
+                case QueryDone(id):
+                    self._answer(message, id)
                 case Settled(id, settled_ns, answer):
                     settled.append((id, answer))
                     time_ns = max(time_ns, settled_ns)
@@ -222,11 +236,17 @@ class RemoteSubnet:
                 case Decided() | Stale() | Events():
                     self._hear(message)
                 case _:
-                    asked = self._asked.get(message.id)
-                    if asked is not None and not asked[1].done():
-                        asked[1].set_result(message)
+                    self._answer(message, message.id)
         if settled:
             self._submissions.settle(time_ns, settled)
+
+    def _answer(self, message: ToGateway, id: int) -> None:
+        asked = self._asked.get(id)
+        if asked is not None and not asked[1].done():
+            asked[1].set_result(message)
+        elif isinstance(message, QueryDone):
+            # It came too late for whoever had asked.
+            discard_spooled(message.answer.spooled)
 
     def _hear(self, message: Decided | Stale | Events) -> None:
         if self._listener is None:
@@ -245,13 +265,13 @@ def _closed_answer(id: int, message: ToSubnet) -> ToGateway:
     if isinstance(message, Ask):
         return QueryDone(id, 0, Answered(b"", int(RejectCode.SYS_TRANSIENT), CLOSED))
     if isinstance(message, Examine):
-        return Examined(id, Vitals(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, CLOSED))
+        return Examined(id, Vitals(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, CLOSED))
     if isinstance(message, ReadEvents):
         return EventsRead(id, 0, 0, (), CLOSED)
     return Values(id, 0, (), CLOSED) if isinstance(message, Read) else Measured(id, "")
 
 
-class _SubnetConnection(asyncio.Protocol):
+class _SubnetConnection(asyncio.BufferedProtocol):
     def __init__(self, port: RemoteSubnet) -> None:
         self._port = port
         self._splitter = FrameSplitter()
@@ -264,9 +284,12 @@ class _SubnetConnection(asyncio.Protocol):
         self._transport = stream
         self._port.connected(stream)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (asyncio's name)
+        return self._splitter.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            for body in self._splitter.feed(data):
+            for body in self._splitter.took(nbytes):
                 self._port.received(decode_to_gateway(body))
         except FrameError:
             if self._transport is not None:

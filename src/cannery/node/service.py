@@ -4,11 +4,13 @@ gate).
 `Subnet` is synchronous and owns store, programs, pool and clock; whoever drives it (`subnet_process`,
 `local_subnet`, `cannery.testing`) decides when. A block takes whatever is in the pool, bounded by count and
 bytes, never by the clock. Rounds are pipelined: the next one may execute while a thread syncs the last;
-answers leave in order, after the sync that covers their round, and queries read the last durable round. Where
-the store fails, what is not durable yet waits, new updates are refused with the reason, queries go on, and
-`recover` starts again from what the store kept.
+answers leave in order, after the sync that covers their round. Where the store fails, what is not durable yet
+waits, new updates are refused with the reason, queries go on, and `recover` starts again from what the store
+kept.
 
-It opens no socket, starts no thread and rules over no canister: that is `replica`.
+Here are the rounds and what makes them durable. Which updates come in is `admission`'s, what is read of the
+last durable round `durable_state`'s, what a sync lets out `output_gate`'s, whether the store takes writes
+`store_health`'s. None of them opens a socket, starts a thread or rules over canisters: that is `replica`.
 """
 
 from __future__ import annotations
@@ -16,90 +18,44 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
-from cannery.errors import Reject, RejectCode, StoreError
-from cannery.node.canister_metrics import fill_latency
+from cannery.errors import Reject, StoreError
+from cannery.node.admission import Admission
+from cannery.node.condemned import Condemned
+from cannery.node.durable_state import DurableState
+from cannery.node.head import find_head
 from cannery.node.latency import Latencies
+from cannery.node.links import Links
 from cannery.node.metrics import SubnetMetrics, render_metrics
 from cannery.node.outcalls import Fetch, Outcall, Outcalls
+from cannery.node.output_gate import OutputGate
 from cannery.node.pool import IngressPool, Refusals
+from cannery.node.store_health import StoreHealth
+from cannery.node.submitted import Denied, Durable, Submitted
 from cannery.node.subnet_doors import Doors, SubnetLimits
 from cannery.node.vitals import Vitals
 from cannery.node.written import Executed, Sync
-from cannery.ports import Store, StoreReader, StoreSnapshot, WriteBatch
-from cannery.replica import view
+from cannery.ports import Store, StoreReader
 from cannery.replica.block import (
-    GENESIS_HASH,
     Block,
     BlockInput,
     Configure,
     Ingress,
-    OutcallAnswer,
+    PeerLost,
     ReplicaConfig,
+    StreamSlice,
     decode_config,
 )
-from cannery.replica.events import EventPage, read_events
-from cannery.replica.ingress import Admitted, Duplicate, admit
-from cannery.replica.keys import CONFIG_KEY, HEAD_KEY
+from cannery.replica.events import EventPage
+from cannery.replica.keys import CONFIG_KEY
 from cannery.replica.outcall_records import list_outcalls
-from cannery.replica.queries import Query, QueryResult, run_query
-from cannery.replica.reading import read_path
-from cannery.replica.records import HEAD, HeadRecord, SubnetRecord
-from cannery.replica.request_status import answer_of, find_status
+from cannery.replica.queries import Query, QueryResult
+from cannery.replica.records import HeadRecord, StreamHead, SubnetRecord
 from cannery.replica.rounds import run_round
-from cannery.replica.state import Answer, Emitted
 
 _SEED_BYTES: Final = 32
 _FORGET_EVERY_ROUNDS: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Durable:
-    """What one sync let out: tickets whose request is accepted, answers with the ticket they go to, events.
-
-    `batches` are the writes of its rounds. `is_resumed`: rounds before these may have become durable unseen.
-    """
-
-    time_ns: int
-    accepted: tuple[object, ...] = ()
-    settled: tuple[tuple[object, Answer], ...] = ()
-    emitted: tuple[Emitted, ...] = ()
-    batches: tuple[WriteBatch, ...] = ()
-    is_resumed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Refusing:
-    """A submission was not let in."""
-
-    reject: Reject
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A submission waits with its ticket; `is_accepted`: it is durable already."""
-
-    is_accepted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A submission repeats a request whose durable answer is this."""
-
-    time_ns: int
-    answer: Answer
-
-
-Submitted = Refusing | Waiting | Known
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """A read that its sender may not do."""
-
-    text: str
 
 
 class Subnet:
@@ -107,12 +63,10 @@ class Subnet:
 
     _store: Store
     _head: HeadRecord
-    _durable: StoreSnapshot
-    _durable_head: HeadRecord
     _pending_config: ReplicaConfig | None
     _has_work: bool
+    _is_rejoining: bool
     _next_timer_ns: int | None
-    _known: view.Known
 
     def __init__(
         self,
@@ -125,28 +79,40 @@ class Subnet:
         self._doors = doors
         self._limits = limits if limits is not None else SubnetLimits()
         self._config = config
-        self._condemned = dict(condemned or {})
         self._pool = IngressPool()
-        self._refusals = Refusals()
         self._unsynced: deque[Executed] = deque()
-        self._recognized: list[tuple[bytes, Answer | None]] = []
+        self._abandoned: deque[Executed] = deque()
         self._syncing = False
-        self._is_resumed = False
-        self._failure: StoreError | None = None
+        self._marked_number = 0
         self.metrics = SubnetMetrics()
         self.latencies = Latencies()
         self.outcalls = Outcalls()
+        self.links = Links()
         self._counts = SubnetRecord()
         self._started_ns = doors.clock.now_ns()
+        self._condemned, refusals = Condemned(condemned or {}), Refusals()
+        self._health = StoreHealth(doors, self._limits.disk_reserve_bytes)
+        self._durable = DurableState(doors, self._condemned, refusals, self.metrics, self.latencies)
+        self._admission = Admission(
+            doors,
+            self._durable,
+            self._pool,
+            refusals,
+            self._health,
+            self._condemned,
+            self.metrics,
+            lambda: self._head.time_ns,
+        )
+        self._gate = OutputGate(self._pool, self._durable, self.latencies, doors.clock)
         self._open()
 
     # --- what there is to do
 
     def is_ready(self) -> bool:
         """Say whether a round should run now."""
-        if self._failure is not None or len(self._unsynced) >= self._limits.unsynced_round_count_max:
+        if self._health.failure is not None or len(self._unsynced) >= self._limits.unsynced_round_count_max:
             return False
-        if self._has_work or self.outcalls.has_answers:
+        if self._has_work or self.outcalls.has_answers or len(self.links):
             return True
         return len(self._pool) > 0 or self._is_timer_due()
 
@@ -162,79 +128,23 @@ class Subnet:
     @property
     def failure(self) -> StoreError | None:
         """Why no updates are taken, or None."""
-        return self._failure
+        return self._health.failure
 
     @property
     def head(self) -> HeadRecord:
         """The last durable round."""
-        return self._durable_head
+        return self._durable.head
 
     @property
     def time_ns(self) -> int:
         """The time of certified answers: never before the last durable round's."""
-        return max(self._doors.clock.now_ns(), self._durable_head.time_ns)
+        return self._durable.time_ns
 
     # --- updates
 
     def submit(self, ingress: Ingress, ticket: object) -> Submitted:
         """Take an authenticated update call; `ticket` comes back with its acceptance and its answer."""
-        try:
-            # Before any refusal: what waits here already will run, so nobody may read that it was refused.
-            joined = self._pool.join(ingress.request_id, ticket)
-            if joined is not None:
-                return Waiting(joined.is_accepted)
-            self._check_store()
-            self._pool.check_room(ingress)
-            return self._admit(ingress, ticket)
-        except Reject as reject:
-            self.metrics.refused.add()
-            self._refusals.remember(ingress, reject)
-            return Refusing(reject)
-
-    def _check_store(self) -> None:
-        """Raise `Reject` where nothing can be written: the first to come then hears so as well."""
-        failure = self._failure
-        if failure is None:
-            try:
-                return self._check_disk()
-            except StoreError as error:
-                failure = error
-        raise Reject(RejectCode.SYS_TRANSIENT, f"no updates for now: {failure}", "CNRY0202")
-
-    def _admit(self, ingress: Ingress, ticket: object) -> Submitted:
-        if self._is_condemned(ingress.request_id):
-            # Not even its inspect_message runs again: the block rejects it (`Block.poisoned`).
-            self._pool.add(ingress, ticket, self._doors.clock.now_ns())
-            return Waiting(is_accepted=False)
-        doors = self._doors
-        admission = admit(self._durable, ingress, doors.programs, doors.watch, self.time_ns, self._known)
-        if isinstance(admission, Admitted):
-            self._check_clock(ingress)
-            self._pool.add(ingress, ticket, self._doors.clock.now_ns())
-            self._refusals.forget(ingress.request_id)
-            return Waiting(is_accepted=False)
-        if isinstance(admission, Duplicate):
-            self.metrics.duplicates.add()
-            answer = answer_of(ingress.request_id, admission.status)
-            if answer is not None:
-                return Known(self.time_ns, answer)
-            self._pool.wait_for(ingress, ticket)
-            return Waiting(is_accepted=True)
-        raise admission.reject
-
-    def _check_clock(self, ingress: Ingress) -> None:
-        """Raise `Reject` for a call that no block could still run: the time of blocks only rises, so a clock
-        that was set back leaves it ahead.
-        """
-        ahead_ns = self._head.time_ns - self._doors.clock.now_ns()
-        if ingress.expiry_ns > self._head.time_ns or ahead_ns <= 0:
-            return
-        raise Reject(
-            RejectCode.SYS_TRANSIENT,
-            f"the node's clock is {ahead_ns // 1_000_000_000} s behind its last block: it was ahead before, "
-            "and updates are refused until it has caught up; tell the node's operator",
-            "CNRY0205",
-        )
+        return self._admission.submit(ingress, ticket)
 
     # --- rounds
 
@@ -242,44 +152,39 @@ class Subnet:
         """Cut a block, execute it and write it. Its answers come out of the sync that covers it."""
         started_ns = self._doors.clock.now_ns()
         fetched = self.outcalls.take_answers(self._limits.block_input_size_bytes_max)
+        carried = self.links.take(self._limits.block_input_size_bytes_max)
         inputs = self._pool.take(self._limits.block_input_count_max, self._limits.block_input_size_bytes_max)
         try:
-            self._check_disk()
-            block = self._cut_block(inputs, fetched)
+            self._health.check_room()
+            block = self._cut_block((*fetched, *carried, *inputs))
             outcome = run_round(self._store, block, self._doors.programs, self._doors.watch)
             self._store.write(outcome.batch)
             snapshot = self._store.snapshot()
         except StoreError as error:
             self._pool.put_back(inputs)
             self.outcalls.put_back(fetched)
+            self.links.put_back(carried)
             self._fail(error)
             return
-        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched))
+        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched, carried))
         self._head = outcome.head
         self._pending_config = None
         self._has_work = outcome.backlog
         self._next_timer_ns = outcome.next_timer_ns
         self.metrics.note_round(outcome.events, len(inputs), self._doors.clock.now_ns() - started_ns)
 
-    def _cut_block(self, inputs: tuple[Ingress, ...], fetched: tuple[OutcallAnswer, ...]) -> Block:
+    def _cut_block(self, inputs: tuple[BlockInput, ...]) -> Block:
         head, now_ns = self._head, self._doors.clock.now_ns()
-        all_inputs: tuple[BlockInput, ...] = (*fetched, *inputs)
         if self._pending_config is not None:
-            all_inputs = (Configure(self._pending_config), *all_inputs)
+            inputs = (Configure(self._pending_config), *inputs)
         return Block(
             number=head.number + 1,
             previous_hash=head.block_hash,
             time_ns=max(now_ns, head.time_ns + 1),
             seed=self._doors.entropy.random_bytes(_SEED_BYTES),
-            inputs=all_inputs,
-            poisoned=self._poisoned(now_ns),
+            inputs=inputs,
+            poisoned=self._condemned.poisoned(now_ns),
         )
-
-    def _poisoned(self, now_ns: int) -> tuple[bytes, ...]:
-        if not self._condemned:
-            return ()
-        self._condemned = {identity: until for identity, until in self._condemned.items() if until > now_ns}
-        return tuple(sorted(self._condemned))
 
     # --- durability
 
@@ -287,7 +192,7 @@ class Subnet:
         """Give the sync that covers all rounds written so far; None where there is nothing or one is under
         way.
         """
-        if not self._unsynced or self._syncing or self._failure is not None:
+        if not self._unsynced or self._syncing or self._health.failure is not None:
             return None
         self._syncing = True
         return Sync(self._store, len(self._unsynced))
@@ -297,85 +202,64 @@ class Subnet:
         self._syncing = False
         if sync.error is not None:
             self._fail(sync.error)
-        if self._failure is not None:
+        if self._health.failure is not None:
             self._abandon_rounds()
             return Durable(self.time_ns)
-        accepted: list[object] = []
-        settled: list[tuple[object, Answer]] = []
-        emitted: list[Emitted] = []
-        batches: list[WriteBatch] = []
-        self._let_out_recognized(accepted, settled)
         for _ in range(sync.covers):
             executed = self._unsynced.popleft()
-            emitted += executed.outcome.emitted
-            batches.append(executed.outcome.batch)
-            self._publish(executed)
-            self._collect(executed, accepted, settled)
+            self._is_rejoining = False
+            self._durable.move(executed)
+            self.outcalls.note(executed.outcome.outcalls)
+            self._gate.let_out(executed)
         self.metrics.syncs.add()
-        self._note_durable()
-        if self._durable_head.number % _FORGET_EVERY_ROUNDS < sync.covers:
+        self._note_durable(self._durable.head.number)
+        if self._durable.head.number % _FORGET_EVERY_ROUNDS < sync.covers:
             self._pool.forget_old(self.time_ns)
-        is_resumed, self._is_resumed = self._is_resumed, False
-        out = tuple(accepted), tuple(settled), tuple(emitted), tuple(batches)
-        return Durable(self._durable_head.time_ns, *out, is_resumed)
-
-    def _let_out_recognized(self, accepted: list[object], settled: list[tuple[object, Answer]]) -> None:
-        """Add what `recover` found to have run to the lists."""
-        for request_id, answer in self._recognized:
-            if answer is None:
-                accepted += self._pool.accept(request_id)
-            else:
-                self._settle(answer, settled)
-        self._recognized.clear()
-
-    def _publish(self, executed: Executed) -> None:
-        """Make a round's state the one that queries, reads and admission see."""
-        self._durable.close()
-        self._durable = executed.snapshot
-        self._durable_head = executed.outcome.head
-        self.outcalls.note(executed.outcome.outcalls)
-
-    def _collect(
-        self, executed: Executed, accepted: list[object], settled: list[tuple[object, Answer]]
-    ) -> None:
-        """Add a durable round's news to the lists. An input that is in none of them had run before."""
-        pool, outcome = self._pool, executed.outcome
-        told: set[bytes] = set(outcome.accepted)
-        for request_id in outcome.accepted:
-            accepted += pool.accept(request_id)
-        for answer in outcome.answers:
-            told.add(answer.request_id)
-            self._settle(answer, settled)
-        for ingress in executed.inputs:
-            if ingress.request_id in told:
-                continue
-            known = self._known_answer(ingress)
-            if known is None:
-                accepted += pool.accept(ingress.request_id)
-            else:
-                self._settle(known, settled)
-
-    def _settle(self, answer: Answer, settled: list[tuple[object, Answer]]) -> None:
-        """Add the tickets that wait for a durable answer to the list, and note how long it took."""
-        pending = self._pool.settle(answer.request_id)
-        if pending is not None:
-            settled += [(ticket, answer) for ticket in pending.tickets]
-            if pending.submitted_ns is not None:
-                took_ns = self._doors.clock.now_ns() - pending.submitted_ns
-                self.latencies.observe(pending.ingress.canister_id, took_ns)
-
-    def _known_answer(self, ingress: Ingress) -> Answer | None:
-        status = find_status(self._durable, ingress.expiry_ns, ingress.request_id)
-        return answer_of(ingress.request_id, status) if status is not None else None
+        return self._gate.take()
 
     def checkpoint(self, path: str) -> int:
         """Copy the store to `path`, by hard links where it can be; give the number of the copy's last block,
         which is durable then. Raises `StoreError`.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self._health.failure is not None:
+            raise self._health.failure
         self._store.checkpoint(path)
+        # Whoever has the copy may count on the block: the store must not go on without it.
+        self._note_durable(self._head.number)
         return self._head.number
+
+    # --- other subnets
+
+    @property
+    def number(self) -> int:
+        """Which of the node's subnets this is."""
+        return self._config.subnet
+
+    @property
+    def is_rejoining(self) -> bool:
+        """Say whether reads must wait: no block has yet noted that other subnets were not heard meanwhile."""
+        return self._is_rejoining
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """The node's other subnets."""
+        return tuple(route.subnet for route in self._config.routes if route.subnet != self._config.subnet)
+
+    def slice_for(self, peer: int, first: int) -> StreamSlice:
+        """Give durable messages for another subnet from a number on, as many as fit into a slice."""
+        return self._durable.slice_for(self._config.subnet, peer, first)
+
+    def received_from(self, peer: int) -> int:
+        """Give the number of the next message expected of another subnet; those before it are durable."""
+        return self._durable.stream(peer).received
+
+    def sent_to(self, peer: int) -> StreamHead:
+        """Give the counters of the stream to another subnet, as they are durable."""
+        return self._durable.stream(peer)
+
+    def is_unacknowledged(self, peer: int, received: int) -> bool:
+        """Say whether it is news that another subnet has received its stream up to this number."""
+        return self.sent_to(peer).first < received
 
     # --- outcalls
 
@@ -388,53 +272,21 @@ class Subnet:
         """Give HTTP requests whose round is durable and that nobody performs yet; each gets an answer by
         `outcalls.answer`, or is given out again after the next start.
         """
-        return self.outcalls.take(self._durable)
+        return self.outcalls.take(self._durable.reader)
 
-    # --- queries and reads
+    # --- queries and reads of the last durable round
 
     def query(self, query: Query, trace: Callable[[StoreReader], StoreReader] | None = None) -> QueryResult:
-        """Run a query on the last durable round; `trace` may stand between and see what it reads."""
-        self.metrics.queries.add()
-        doors = self._doors
-        if self._is_condemned(query.request_id):
-            text = "this query brought the node's process down by its time or memory: it is not run again"
-            return QueryResult(b"", Reject(RejectCode.CANISTER_ERROR, text, "CNRY0203"))
-        reader = self._durable if trace is None else trace(self._durable)
-        result = run_query(
-            reader, query, self.time_ns, doors.programs, doors.watch, doors.certify, self._known
-        )
-        return fill_latency(query, result, self.latencies)
-
-    def _is_condemned(self, identity: bytes) -> bool:
-        """Say whether this request brought an earlier process down, not long ago."""
-        return self._condemned.get(identity, 0) > self._doors.clock.now_ns()
+        """Run a query; `trace` may stand between and see what it reads."""
+        return self._durable.query(query, trace)
 
     def read(self, sender: bytes, paths: tuple[tuple[bytes, ...], ...]) -> tuple[bytes | None, ...] | Denied:
-        """Read certified state of the last durable round; None where a path is absent."""
-        self.metrics.reads.add()
-        values: list[bytes | None] = []
-        for path in paths:
-            try:
-                value = read_path(self._durable, path, sender)
-            except Reject as reject:
-                return Denied(reject.message)
-            if value is None and path and path[0] == b"request_status":
-                value = self._refused_value(path, sender)
-            values.append(value)
-        return tuple(values)
+        """Read certified state; None where a path is absent."""
+        return self._durable.read(sender, paths)
 
     def events(self, canister_id: bytes, since: int, count_max: int, size_bytes_max: int) -> EventPage | None:
-        """Read a canister's events of the last durable round; None where there is no such canister."""
-        return read_events(self._durable, canister_id, since, count_max, size_bytes_max)
-
-    def _refused_value(self, path: tuple[bytes, ...], sender: bytes) -> bytes | None:
-        """Answer for a request that is in no block because it was refused: some clients poll for those
-        too.
-        """
-        refusal = self._refusals.find(path[1], sender) if len(path) == 3 else None
-        if refusal is None:
-            return None
-        return refusal.leaf(path[2])
+        """Read a canister's events; None where there is no such canister."""
+        return self._durable.events(canister_id, since, count_max, size_bytes_max)
 
     # --- how it is
 
@@ -442,15 +294,15 @@ class Subnet:
         """Tell how this subnet is; the state's part is that of the last durable round."""
         # A store that fails is told of, with the counts that were read last.
         with suppress(StoreError):
-            self._counts = view.StateView(self._durable, self._doors.programs).subnet()
+            self._counts = self._durable.counts()
         subnet, refusing = self._counts, None
         try:
-            self._check_store()
+            self._health.check()
         except Reject as reject:
             refusing = reject.message
         return Vitals(
-            block_number=self._durable_head.number,
-            block_time_ns=self._durable_head.time_ns,
+            block_number=self._durable.head.number,
+            block_time_ns=self._durable.head.time_ns,
             time_ns=self.time_ns,
             uptime_ns=max(0, self._doors.clock.now_ns() - self._started_ns),
             waiting=len(self._pool),
@@ -460,35 +312,45 @@ class Subnet:
             canister_count=subnet.canister_count,
             minted=subnet.minted,
             burned=subnet.burned,
-            refusing=refusing,
+            held=subnet.held,
+            refusing=refusing or self.links.fault,
             machine=self._doors.machine() if self._doors.machine is not None else None,
         )
 
     def measure(self) -> str:
         """Give the metrics in Prometheus' text format."""
         self.metrics.note_vitals(self.vitals())
+        self.metrics.outcalls_waiting.set(self.outcalls.waiting)
+        self.metrics.outcalls_under_way.set(self.outcalls.under_way)
         return self.metrics.render() + render_metrics([self.latencies.total])
 
     # --- failure and recovery
 
-    def recover(self) -> bool:
-        """After a failure of the store: open it again and go on, if it can be. Say whether it could."""
-        if self._failure is None:
-            return True
+    def recover(self) -> Durable | None:
+        """After a failure of the store: open it again and go on; give what has become durable meanwhile, None
+        where it cannot go on yet.
+
+        What was abandoned and has survived all the same is let out like any durable round, and whoever
+        watches hears of it before anything else is read: what it changed shows from now on. Its calls are
+        known by their rounds, not by their statuses, which a later round may have pruned.
+        """
+        if self._health.failure is None:
+            return self._gate.take()
         if self._syncing:
-            return False
+            return None
         try:
-            self._check_disk()
+            self._health.check_room()
             self._durable.close()
             self._store.close()
             self._open()
-            self._recognize()
+            while self._abandoned:
+                self._gate.let_out(self._abandoned[0])
+                self._abandoned.popleft()
         except StoreError as error:
-            self._failure = error
-            return False
-        self._failure = None
-        self._is_resumed = True
-        return True
+            self._health.failure = error
+            return None
+        self._health.failure = None
+        return self._gate.take()
 
     def close(self) -> None:
         """Close the store. What waits is not lost for its senders: they submit it again."""
@@ -500,81 +362,50 @@ class Subnet:
 
     def _open(self) -> None:
         self._store = self._doors.open_store()
-        self._known = view.Known()
-        record = self._store.get(HEAD_KEY)
-        self._head = (
-            HEAD.decode(record) if record is not None else HeadRecord(0, GENESIS_HASH, GENESIS_HASH, 0, 1)
-        )
-        self._check_nothing_is_lost()
+        self._head = find_head(self._store, self._doors.durable_mark)
         stored = self._store.get(CONFIG_KEY)
         is_new = stored is None or decode_config(stored) != self._config
         self._pending_config = self._config if is_new else None
         # What an earlier process wrote may not be durable yet, and is shown to queries from now on.
         self._store.sync()
-        self._durable = self._store.snapshot()
-        self._durable_head = self._head
-        self.outcalls.note(list_outcalls(self._durable))
-        self._note_durable()
+        self._durable.open(self._store, self._head)
+        self._take_back_lost()
+        self.outcalls.note(list_outcalls(self._durable.reader))
+        self._note_durable(self._head.number)
+        # What was said while nobody listened here is not known yet.
+        for peer in self.peers:
+            self.links.put(PeerLost(peer))
+        self._is_rejoining = bool(self.peers)
         # The first round finds out what waits in the queues and when the next timer is due.
         self._has_work = True
         self._next_timer_ns = None
 
-    def _note_durable(self) -> None:
+    def _note_durable(self, number: int) -> None:
+        self._marked_number = max(self._marked_number, number)
         if self._doors.durable_mark is not None:
-            self._doors.durable_mark.note_durable(self._durable_head.number)
-
-    def _check_nothing_is_lost(self) -> None:
-        """Raise `StoreError` where the store ends before a block that was durable.
-
-        The engine takes a damaged record of its log for the torn end of it, and drops what stands behind.
-        """
-        mark = self._doors.durable_mark
-        number = mark.durable_number() if mark is not None else 0
-        if self._head.number < number:
-            self._store.close()
-            raise StoreError(
-                f"the store is damaged: it ends at block {self._head.number}, and block {number} was "
-                "durable. Restore a backup; if an older copy of the store stands here on purpose, remove "
-                "the file 'running' beside it"
-            )
+            self._doors.durable_mark.note_durable(self._marked_number)
 
     def _fail(self, error: StoreError) -> None:
         self.metrics.store_failures.add()
-        self._failure = error
+        self._health.failure = error
         if not self._syncing:
             self._abandon_rounds()
 
     def _abandon_rounds(self) -> None:
-        """Take back the rounds that are not durable: after `recover` their messages are ordered again, unless
-        what their round wrote has survived.
-        """
+        """Set the rounds that are not durable aside: `recover` finds out which of them have survived."""
         while self._unsynced:
-            executed = self._unsynced.pop()
+            executed = self._unsynced.popleft()
             executed.snapshot.close()
+            self._abandoned.append(executed)
+        self._head = self._durable.head
+
+    def _take_back_lost(self) -> None:
+        """Put back what was in the abandoned rounds that the store has not kept: it is ordered again."""
+        while self._abandoned and self._abandoned[-1].outcome.head.number > self._head.number:
+            executed = self._abandoned.pop()
             self._pool.put_back(executed.inputs)
             self.outcalls.put_back(executed.fetched)
-        self._head = self._durable_head
-
-    def _recognize(self) -> None:
-        """Take requests whose abandoned round has survived out of the pool: they have run.
-
-        Ordered again, after a long failure even their statuses might be pruned, and they would be rejected as
-        too late.
-        """
-        for ingress in tuple(self._pool.waiting()):
-            status = find_status(self._durable, ingress.expiry_ns, ingress.request_id)
-            if status is not None:
-                self._pool.take_one(ingress.request_id)
-                answer = answer_of(ingress.request_id, status)
-                self._recognized.append((ingress.request_id, answer))
-
-    def _check_disk(self) -> None:
-        free_bytes = self._doors.free_bytes
-        if free_bytes is not None and free_bytes() < self._limits.disk_reserve_bytes:
-            raise StoreError(
-                f"the disk is full: less than {self._limits.disk_reserve_bytes // 2**20} MiB are free"
-                " where the node's data stands; make room there, the node goes on by itself"
-            )
+            self.links.put_back(executed.carried)
 
     def _is_timer_due(self) -> bool:
         next_ns = self._next_timer_ns

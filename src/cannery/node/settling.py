@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from cannery.errors import RejectCode
+from cannery.node.answers import discard_spooled
 from cannery.node.handover import Answered, IngressMessage, Refused
 from cannery.node.subnet_port import SettledAnswer, SettledRound, Submission
 
@@ -46,16 +47,19 @@ class Submissions:
             _finish(found[1], refused)
 
     def settle(self, time_ns: int, answers: Iterable[tuple[int, Answered]]) -> None:
-        """Settle what came with one sync: one `SettledRound` for all, each request once."""
+        """Settle what came with one sync: one `SettledRound` for all, once each whose reply is in it."""
         places: dict[bytes, int] = {}
         rows: list[tuple[bytes, Answered]] = []
         finished: list[tuple[Submission, int]] = []
         for id, answer in answers:
             found = self._open.pop(id, None)
             if found is None:
+                discard_spooled(answer.spooled)
                 continue
             ingress, submission = found
-            place = places.setdefault(ingress.request_id, len(rows))
+            # A reply that stands in a file has one for each who waits: who has read his deletes it.
+            is_shared = answer.spooled is None
+            place = places.setdefault(ingress.request_id, len(rows)) if is_shared else len(rows)
             if place == len(rows):
                 rows.append((ingress.request_id, answer))
             finished.append((submission, place))

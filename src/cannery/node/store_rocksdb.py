@@ -36,6 +36,7 @@ _LEVEL_COUNT: Final = 7
 _UNCOMPRESSED_LEVEL_COUNT: Final = 2
 _FORMAT_VERSION: Final = 5
 _NOT_FOUND: Final = "key not found"
+_POINT_DELETE_COUNT_MAX: Final = 64
 _SCAN_COUNT_FIRST: Final = 16
 _SCAN_COUNT_MAX: Final = 256
 
@@ -109,10 +110,10 @@ class RocksStore:
 
     def write(self, batch: WriteBatch) -> None:
         changes = rocksdict.WriteBatch(raw_mode=True)
+        put, delete = changes.put, changes.delete
         for start, end in batch.deleted_ranges:
             if start < end:
-                changes.delete_range(start, end)
-        put, delete = changes.put, changes.delete
+                self._delete_range(changes, start, end)
         size_bytes = 0
         for key, value in batch.puts.items():
             if value is None:
@@ -125,6 +126,19 @@ class RocksStore:
             # A write buffer grows with the batch that fills it: it goes to disk before another one does.
             del changes
             _ask("write", self._db.flush)
+
+    def _delete_range(self, changes: rocksdict.WriteBatch, start: bytes, end: bytes) -> None:
+        """Delete a range, key by key where it holds few.
+
+        The engine sorts all deleted ranges of its write buffer anew for each iterator and each read after a
+        write: with one range a round, a snapshot soon takes milliseconds.
+        """
+        keys = _ask("read", _keys_between, self._db, start, end, _POINT_DELETE_COUNT_MAX + 1)
+        if len(keys) > _POINT_DELETE_COUNT_MAX:
+            changes.delete_range(start, end)
+            return
+        for key in keys:
+            changes.delete(key)
 
     def sync(self) -> None:
         _ask("write", self._db.flush_wal, True)
@@ -205,17 +219,33 @@ def _scan_alone(
     db: rocksdict.Rdict, start: bytes, end: bytes, reverse: bool
 ) -> Iterator[tuple[bytes, bytes]]:
     """Read pairs with an iterator of the scan's own, which is opened at the first step."""
-    options = rocksdict.ReadOptions()
-    # The engine stops at the bound by itself, and so never walks over deleted keys that lie behind it.
-    options.set_iterate_upper_bound(end)
     opened: list[rocksdict.RdictIter] = []
 
     def cursor() -> rocksdict.RdictIter:
         if not opened:
-            opened.append(_ask("read", db.iter, options))
+            opened.append(_ask("read", db.iter, _until(end)))
         return opened[0]
 
     return _scan(cursor, start, end, reverse)
+
+
+def _until(end: bytes) -> rocksdict.ReadOptions:
+    """The engine stops at the bound by itself, and so never walks over deleted keys that lie behind it."""
+    options = rocksdict.ReadOptions()
+    options.set_iterate_upper_bound(end)
+    return options
+
+
+def _keys_between(db: rocksdict.Rdict, start: bytes, end: bytes, count: int) -> list[bytes]:
+    """Give the first `count` keys of a range, or all."""
+    keys: list[bytes] = []
+    cursor = db.iter(_until(end))
+    cursor.seek(start)
+    while len(keys) < count and cursor.valid():
+        keys.append(cursor.key())
+        cursor.next()
+    cursor.status()
+    return keys
 
 
 def _scan(

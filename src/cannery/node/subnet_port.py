@@ -13,6 +13,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from cannery.node.handover import (
     Answered,
     Decided,
@@ -41,8 +43,7 @@ class SettledRound:
     answers: tuple[tuple[bytes, Answered], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SettledAnswer:
+class SettledAnswer(msgspec.Struct, frozen=True):
     """One request's final answer: `round.answers[index]`."""
 
     round: SettledRound
@@ -53,8 +54,7 @@ class SettledAnswer:
         return self.round.answers[self.index][1]
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(msgspec.Struct, frozen=True):
     """An update call on its way.
 
     `accepted` is done as soon as the message is durable in a block (True), or refused; `settled` when the

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
 from cannery.errors import Reject, RejectCode, StoreError
-from cannery.limits import SOCKET_BUFFER_BYTES_MAX
+from cannery.limits import HANDOVER_SOCKET_SIZE_BYTES, HOLD_S_MAX, SOCKET_BUFFER_BYTES_MAX
 from cannery.node.answers import ReplySpool, answered, ingress_of, read_values, rejected, run_query
 from cannery.node.driver import SubnetDriver
+from cannery.node.followers import Followers
 from cannery.node.handover import (
     Accepted,
     Ask,
@@ -25,13 +27,17 @@ from cannery.node.handover import (
     Checkpointed,
     Examine,
     Examined,
+    Follow,
     FrameError,
     FrameSplitter,
+    Held,
+    Hold,
     Measure,
     Measured,
     QueryDone,
     Read,
     ReadEvents,
+    Received,
     Refused,
     Settled,
     Submit,
@@ -43,8 +49,11 @@ from cannery.node.handover import (
     decode_to_subnet,
     encode_frames,
 )
-from cannery.node.service import Durable, Known, Refusing, Subnet, Waiting
+from cannery.node.links import StreamPort
+from cannery.node.service import Subnet
+from cannery.node.submitted import Durable, Known, Refusing, Waiting
 from cannery.node.watches import Watches
+from cannery.protocol.identity import Ed25519Identity
 
 _BUSY: Final = Reject(
     RejectCode.SYS_TRANSIENT, "the node is busy with queries: try again in a moment", "CNRY0204"
@@ -56,15 +65,27 @@ Ticket = tuple["GatewayConnection", int]
 class SubnetServer:
     """Serves a subnet on a Unix socket until `stop`."""
 
-    def __init__(self, subnet: Subnet, spool: ReplySpool, checkpoint: Path | None = None) -> None:
-        """`checkpoint`: where a copy of the store is made for a backup; nowhere, without."""
+    def __init__(
+        self,
+        subnet: Subnet,
+        spool: ReplySpool,
+        checkpoint: Path | None = None,
+        node_key: Ed25519Identity | None = None,
+    ) -> None:
+        """`checkpoint`: where a copy of the store is made for a backup; nowhere, without. `node_key`: signs
+        the answers of queries; without, gateways do.
+        """
         self._spool = spool
+        self._node_key = node_key
         self._checkpoint_path = checkpoint
         self._changed: dict[GatewayConnection, None] = {}
         self._connections: set[GatewayConnection] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._holders: set[GatewayConnection] = set()
         self._is_stopping = False
         self.driver = SubnetDriver(subnet, asyncio.get_running_loop(), self._deliver, on_turn_end=self._flush)
+        self.followers = Followers(lambda: self.driver.subnet)
+        self.streams: list[StreamPort] = []
         self.watches = Watches(lambda: self.driver.subnet, self.driver.ask)
 
     @property
@@ -117,8 +138,12 @@ class SubnetServer:
                     self.watches.unwatch(connection, message.id)
                 case ReadEvents():
                     connection.post(self.watches.read(message))
+                case Follow() | Received():
+                    self._follow(connection, message)
                 case Checkpoint():
                     connection.post(self._checkpoint(message.id))
+                case Hold():
+                    connection.post(self._hold(connection, message.id))
         self.driver.wake()
 
     def changed(self, connection: GatewayConnection) -> None:
@@ -132,7 +157,9 @@ class SubnetServer:
     def closed(self, connection: GatewayConnection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
+        self._let_go(connection)
         self.watches.drop(connection)
+        self.followers.drop(connection)
 
     # --- inside
 
@@ -153,10 +180,11 @@ class SubnetServer:
         def job() -> None:
             if connection.is_open:
                 try:
-                    answer = run_query(self.subnet, message.query, self._spool)
+                    done = run_query(self.subnet, message.id, message.query, self._spool, self._node_key)
                 except StoreError as error:
                     answer = rejected(Reject(RejectCode.SYS_TRANSIENT, str(error)))
-                connection.post(QueryDone(message.id, self.subnet.time_ns, answer))
+                    done = QueryDone(message.id, self.subnet.time_ns, answer)
+                connection.post(done)
 
         if not self.driver.ask(job):
             connection.post(QueryDone(message.id, self.subnet.time_ns, rejected(_BUSY)))
@@ -167,6 +195,16 @@ class SubnetServer:
         except StoreError as error:
             connection.post(Values(message.id, self.subnet.time_ns, (), str(error)))
 
+    def _follow(self, connection: GatewayConnection, message: Follow | Received) -> None:
+        try:
+            if isinstance(message, Follow):
+                self.followers.follow(connection, message)
+            else:
+                self.followers.received(connection, message)
+        except StoreError:
+            # The other subnet connects again, and asks for what it lacks.
+            connection.close()
+
     def _checkpoint(self, id: int) -> Checkpointed:
         if self._checkpoint_path is None:
             return Checkpointed(id, 0, "this subnet has no place for a copy of its store")
@@ -174,6 +212,19 @@ class SubnetServer:
             return Checkpointed(id, self.subnet.checkpoint(str(self._checkpoint_path)))
         except StoreError as error:
             return Checkpointed(id, 0, str(error))
+
+    def _hold(self, connection: GatewayConnection, id: int) -> Held:
+        """Take nothing from other subnets while somebody copies the stores of all."""
+        self._holders.add(connection)
+        self.subnet.links.is_held = True
+        asyncio.get_running_loop().call_later(HOLD_S_MAX, self._let_go, connection)
+        return Held(id)
+
+    def _let_go(self, connection: GatewayConnection) -> None:
+        self._holders.discard(connection)
+        if self.subnet.links.is_held and not self._holders:
+            self.subnet.links.is_held = False
+            self.driver.wake()
 
     def _deliver(self, durable: Durable) -> None:
         for ticket in durable.accepted:
@@ -184,6 +235,9 @@ class SubnetServer:
             if connection.is_open:
                 connection.post(Settled(id, durable.time_ns, answered(answer, self._spool)))
         self.watches.deliver(durable)
+        self.followers.note_durable()
+        for port in self.streams:
+            port.note_durable()
         self._flush()
 
     def _flush(self) -> None:
@@ -192,7 +246,7 @@ class SubnetServer:
             connection.flush()
 
 
-class GatewayConnection(asyncio.Protocol):
+class GatewayConnection(asyncio.BufferedProtocol):
     """One gateway's connection."""
 
     def __init__(self, server: SubnetServer) -> None:
@@ -228,18 +282,24 @@ class GatewayConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    # --- asyncio.Protocol
+    # --- asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # cast: uvloop's transports have the methods of asyncio.Transport without being one.
         stream = cast(asyncio.Transport, transport)
         stream.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES_MAX)
+        # As far as the system allows: what one turn answers leaves in one piece, and the next turn begins.
+        pipe = stream.get_extra_info("socket")
+        pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HANDOVER_SOCKET_SIZE_BYTES)
         self._transport = stream
         self._server.opened(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (asyncio's name)
+        return self._splitter.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            for body in self._splitter.feed(data):
+            for body in self._splitter.took(nbytes):
                 self._server.handle(self, decode_to_subnet(body))
         except FrameError:
             if self._transport is not None:
@@ -253,6 +313,7 @@ class GatewayConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_paused = False
         self._server.watches.resume(self)
+        self._server.followers.note_durable()
         if self._transport is not None:
             self._transport.resume_reading()
 

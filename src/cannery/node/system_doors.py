@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cannery.ports import Clock
 from cannery.protocol.bls import BlsKey
-from cannery.protocol.certificate import build_certificate, encode_certificate
+from cannery.protocol.certificate import CertificateDelegation, build_certificate, encode_certificate
 from cannery.protocol.hash_tree import build_tree
 from cannery.protocol.representation import encode_leb128
 
@@ -29,7 +29,9 @@ class SystemEntropy:
         return secrets.token_bytes(count)
 
 
-def data_certifier(key: BlsKey, clock: Clock) -> Callable[[bytes, bytes], bytes]:
+def data_certifier(
+    key: BlsKey, clock: Clock, delegation: CertificateDelegation | None = None
+) -> Callable[[bytes, bytes], bytes]:
     """Give the function that certifies a canister's data for its queries (`data_certificate`)."""
 
     def certify(canister_id: bytes, data: bytes) -> bytes:
@@ -39,6 +41,6 @@ def data_certifier(key: BlsKey, clock: Clock) -> Callable[[bytes, bytes], bytes]
                 b"time": encode_leb128(clock.now_ns()),
             }
         )
-        return encode_certificate(build_certificate(tree, key))
+        return encode_certificate(build_certificate(tree, key, delegation))
 
     return certify

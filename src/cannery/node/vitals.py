@@ -40,6 +40,7 @@ class Vitals(msgspec.Struct, frozen=True, array_like=True):
     canister_count: int
     minted: int
     burned: int
+    held: int
     refusing: str | None = None
     machine: Machine | None = None
 

@@ -35,7 +35,8 @@ from cannery.node.handover import (
     Watch,
 )
 from cannery.node.read_trace import ReadTrace, key_prefix, owner_prefix
-from cannery.node.service import Durable, Subnet
+from cannery.node.service import Subnet
+from cannery.node.submitted import Durable
 from cannery.ports import StoreReader, WriteBatch
 from cannery.replica.events import EventPage, event_size_bytes
 from cannery.replica.keys import LOCAL_SPACE
@@ -82,7 +83,9 @@ class Watches:
         self._ask = ask
         self._entries: dict[Outlet, dict[int, _Entry]] = {}
         self._watchers: dict[bytes, dict[Outlet, int]] = {}
+        # Gateways that have not taken what they were sent, and those of them that were not sent events.
         self._lagging: set[Outlet] = set()
+        self._missing: set[Outlet] = set()
         self._by_key: dict[bytes, dict[_Entry, None]] = {}
         self._by_prefix: dict[bytes, dict[_Entry, None]] = {}
         self._broad: dict[_Entry, None] = {}
@@ -127,15 +130,18 @@ class Watches:
             self.unwatch(outlet, id)
         self._entries.pop(outlet, None)
         self._lagging.discard(outlet)
+        self._missing.discard(outlet)
 
     def resume(self, outlet: Outlet) -> None:
         """Go on with a gateway that has taken what it was sent."""
         if outlet in self._lagging:
             self._lagging.discard(outlet)
             entries = list(self._entries.get(outlet, {}).values())
-            waiting = [entry for entry in entries if entry.is_stale]
-            self._make_stale(entries)
-            self._stale.extend(waiting)
+            # Who was not decided comes before those that are only to be decided again.
+            self._stale.extend([entry for entry in entries if entry.is_stale])
+            if outlet in self._missing:
+                self._missing.discard(outlet)
+                self._make_stale(entries)
             self._decide_soon()
 
     def read(self, message: ReadEvents) -> EventsRead:
@@ -156,11 +162,7 @@ class Watches:
         """Take what became durable: first what makes watches stale, then the events."""
         if not self._entries:
             return
-        if durable.is_resumed:
-            stale = [entry for entries in self._entries.values() for entry in entries.values()]
-        else:
-            stale = list(self._touched(durable.batches))
-        self._make_stale(stale)
+        self._make_stale(list(self._touched(durable.batches)))
         self._send(durable.emitted)
         self._decide_soon()
 
@@ -208,9 +210,11 @@ class Watches:
             for outlet in self._watchers[canister_id]:
                 if outlet.is_full:
                     self._lagging.add(outlet)
-                if outlet not in self._lagging:
-                    for message in messages:
-                        outlet.post(message)
+                if outlet in self._lagging:
+                    self._missing.add(outlet)
+                    continue
+                for message in messages:
+                    outlet.post(message)
 
     # --- decisions
 

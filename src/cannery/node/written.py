@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cannery.errors import StoreError
+from cannery.node.links import StreamInput
 from cannery.ports import Store, StoreSnapshot
 from cannery.replica.block import Ingress, OutcallAnswer
 from cannery.replica.rounds import RoundOutcome
@@ -18,6 +19,7 @@ class Executed:
     inputs: tuple[Ingress, ...]
     snapshot: StoreSnapshot
     fetched: tuple[OutcallAnswer, ...] = ()
+    carried: tuple[StreamInput, ...] = ()
 
 
 class Sync:
