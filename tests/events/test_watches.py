@@ -21,7 +21,7 @@ from cannery.node.subnet_server import SubnetServer
 from cannery.node.watches import Watches
 from cannery.replica import keys
 from cannery.replica.management.types import CanisterIdRecord
-from cannery.testing import MemoryStore, Node
+from cannery.testing import FaultyStore, MemoryStore, Node
 from cannery.testing.actor import Actor
 from tests.events.club import Club
 
@@ -29,9 +29,20 @@ _request = encoder((type_of(EventRequest),))
 
 
 class Gateway:
-    def __init__(self) -> None:
-        self.is_full = False
+    """It is full while told so, or where it has not taken `room` messages."""
+
+    def __init__(self, room: int = 1_000) -> None:
+        self.is_told_full = False
+        self.room = room
         self.heard: list[ToGateway] = []
+
+    @property
+    def is_full(self) -> bool:
+        return self.is_told_full or len(self.heard) >= self.room
+
+    @is_full.setter
+    def is_full(self, is_full: bool) -> None:
+        self.is_told_full = is_full
 
     def post(self, message: ToGateway) -> None:
         self.heard.append(message)
@@ -44,8 +55,8 @@ class Gateway:
 class Desk:
     """Watches over a test node's subnet; its jobs run when told."""
 
-    def __init__(self) -> None:
-        self.node = Node()
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.node = Node(store)
         self.club: Actor = self.node.install(Club)
         self.jobs: deque[Callable[[], None]] = deque()
         self.watches = Watches(lambda: self.node.subnet, self._ask)
@@ -111,6 +122,27 @@ def test_a_change_of_what_was_read_is_told_before_the_events_of_its_round(desk: 
     assert desk.gateway.take() == [Stale((1,))]
 
 
+def test_what_survived_a_failed_sync_is_told_before_it_can_be_read() -> None:
+    store = FaultyStore()
+    desk = Desk(store)
+    ann = desk.node.principal("ann")
+    desk.club.join(ann)
+    desk.watch(1, "ann")
+    desk.gateway.take()
+    store.fail_at(store.operation_count + 2)
+    desk.club.leave_and_say.submit(ann, "gone")
+    desk.node.run()
+    assert desk.node.subnet.failure is not None
+    assert desk.gateway.take() == []
+    assert desk.watches.read(ReadEvents(5, desk.club.id.raw, 0)).events == ()
+    assert desk.node.recover()
+    stale, events = desk.gateway.take()
+    assert stale == Stale((1,))
+    assert isinstance(events, Events)
+    (item,) = desk.watches.read(ReadEvents(6, desk.club.id.raw, 0)).events
+    assert item.payload == b"gone"
+
+
 @pytest.mark.parametrize("change", ["upgrade", "stop", "reinstall", "delete", "controllers"])
 def test_changes_of_the_canister_itself_count_too(desk: Desk, change: str) -> None:
     node, club = desk.node, desk.club
@@ -170,6 +202,21 @@ def test_a_full_gateway_is_sent_nothing_and_all_its_watches_are_asked_again(desk
     assert [event.payload for event in page.events] == [b"one", b"two"]
     desk.club.say("chat", "three")
     assert [type(message) for message in desk.gateway.take()] == [Events]
+
+
+def test_a_gateway_that_takes_little_at_a_time_gets_a_decision_for_each_of_its_watches(desk: Desk) -> None:
+    desk.club.join(desk.node.principal("ann"))
+    desk.gateway.room = 3
+    for id in range(1, 9):
+        desk.watch(id, "ann")
+    decided: set[int] = set()
+    for _ in range(8):
+        decided |= {message.id for message in desk.gateway.take() if isinstance(message, Decided)}
+        desk.watches.resume(desk.gateway)
+        desk.decide()
+    assert decided == set(range(1, 9))
+    # While nothing happens nobody is asked again.
+    assert desk.gateway.take() == []
 
 
 def test_a_gateway_that_takes_nothing_is_not_sent_decisions_without_end(desk: Desk) -> None:

@@ -14,9 +14,10 @@ from typing import BinaryIO, TypeVar
 import httpx
 import pytest
 
+from cannery.node.data_dir import range_of
 from cannery.node.gateway.app import Clocks, Gateway
 from cannery.node.gateway.http_server import HttpServer
-from cannery.node.gateway.process import canister_range, spool_limits
+from cannery.node.gateway.process import spool_limits
 from cannery.node.gateway.settings import GatewaySettings, NodeIdentity
 from cannery.node.gateway.spool import Spool
 from cannery.protocol import cbor
@@ -29,7 +30,7 @@ from tests.gateway.scripted import Script, ScriptedSubnet
 
 ROOT_KEY = BlsKey.from_seed(b"root key of the gateway tests...")
 NODE_KEY = Ed25519Identity(b"node key of the gateway tests...")
-IDENTITY = NodeIdentity(ROOT_KEY, NODE_KEY, (canister_range(0),), version="0.1.0")
+IDENTITY = NodeIdentity(ROOT_KEY, NODE_KEY, (range_of(0),), version="0.1.0")
 SUBNET = Principal.self_authenticating(ROOT_KEY.public_key_der)
 CANISTER = Principal((0x100000).to_bytes(8, "big") + b"\x01\x01")
 ALICE = Ed25519Identity(bytes(31) + b"\x01")
@@ -63,7 +64,7 @@ class Node:
         self._stop = asyncio.Event()
         spool = Spool(self.directory, spool_limits(self.settings), time.time_ns)
         clocks = Clocks(time.time_ns, lambda: self.mono_ns())
-        self.gateway = Gateway(ScriptedSubnet(self.script), IDENTITY, self.settings, spool, clocks)
+        self.gateway = Gateway([ScriptedSubnet(self.script)], IDENTITY, self.settings, spool, clocks)
         return self.gateway
 
     async def _serve(self) -> None:

@@ -8,7 +8,10 @@ from cannery.node.answers import run_query
 from cannery.node.handover import IngressMessage, QueryDone, QueryMessage, StateRead, Values
 from cannery.node.subnet_port import Submission
 from cannery.node.vitals import Vitals
+from cannery.replica.block import ReplicaConfig
 from cannery.testing import Actor, Node
+
+HANGS_SOON = ReplicaConfig(query_cpu_ns_max=200_000_000)
 
 
 class NodePort:
@@ -24,7 +27,7 @@ class NodePort:
 
     async def ask(self, query: QueryMessage) -> QueryDone:
         self.asked.append(query.method)
-        return QueryDone(0, self.node.now_ns, run_query(self.node.subnet, query, None))
+        return run_query(self.node.subnet, 0, query, None)
 
     async def read(self, read: StateRead) -> Values:
         raise AssertionError(f"this port reads nothing, and {read.paths} is asked for")

@@ -38,7 +38,7 @@ class Script:
     denied: dict[tuple[bytes, ...], str] = field(default_factory=dict)
     names_reply: bytes = NO_NAMES
     silent: bool = False
-    vitals: Vitals = field(default_factory=lambda: Vitals(7, 1, 2, 10**9, 0, 0, 0, 0, 3, 5, 2))
+    vitals: Vitals = field(default_factory=lambda: Vitals(7, 1, 2, 10**9, 0, 0, 0, 0, 3, 5, 2, 3))
     args: list[bytes] = field(default_factory=list)
     round_count: int = 0
     waiting: list[Callable[[], None]] = field(default_factory=list)

@@ -136,7 +136,7 @@ def test_null_fields_are_absent_fields(node: Node) -> None:
 
 def test_one_signature_serves_all_answers_of_a_round(node: Node) -> None:
     contents = [call_content("echo", bytes([number])) for number in range(20)]
-    signed, rounds = node.gateway._certifier.signature_count, node.script.round_count
+    signed, rounds = node.gateway._certifiers[0].signature_count, node.script.round_count
     responses = node.post_together(
         f"/api/v4/canister/{CANISTER}/call", [envelope(content) for content in contents]
     )
@@ -144,4 +144,4 @@ def test_one_signature_serves_all_answers_of_a_round(node: Node) -> None:
         tree = certificate_of(response).tree
         assert read_request_status(tree, request_id_of(content)) == Replied(content.arg)
     assert node.script.round_count == rounds + 1
-    assert node.gateway._certifier.signature_count == signed + 1
+    assert node.gateway._certifiers[0].signature_count == signed + 1

@@ -12,6 +12,7 @@ from msgspec.structs import replace as replace_fields
 from cannery.candid import types as ct
 from cannery.candid.codec import encoder
 from cannery.protocol import cbor
+from cannery.protocol.principal import Principal
 from tests.gateway.conftest import (
     ALICE,
     BOB,
@@ -26,6 +27,7 @@ from tests.gateway.conftest import (
 )
 from tests.node.exposition import read_exposition
 
+OTHER_CANISTER = Principal((0x100001).to_bytes(8, "big") + b"\x01\x01")
 PATHS = ["/api/v2/status", f"/api/v4/canister/{CANISTER}/call", f"/cannery/body/{'00' * 32}", "/cannery.json"]
 
 
@@ -151,6 +153,36 @@ def test_an_address_that_asks_too_much_is_told_to_wait(tmp_path: Path) -> None:
 
 def submitted_count(node: Node) -> int:
     return len(node.script.submitted)
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("method", ["reject", "refuse"])
+def test_a_canister_that_refused_too_much_is_not_asked_again_for_a_while(
+    tmp_path: Path, method: str, version: int
+) -> None:
+    settings = replace(QUICK, refused_calls_per_address_per_s=0.5, refused_calls_per_address_burst=3)
+    node = Node(tmp_path, settings)
+    now_ns = time.monotonic_ns()
+    node.mono_ns = lambda: now_ns
+    try:
+        for _ in range(5):
+            assert node.call("echo", version=version).status_code in {200, 202}, "what is accepted is free"
+        for _ in range(3):
+            assert node.call(method, version=version).status_code in {200, 202}
+        heard = submitted_count(node)
+        told = node.call("echo", version=version, who=BOB)
+        assert (told.status_code, told.headers["retry-after"]) == (429, "2")
+        assert f"canister {CANISTER} refused too many calls from address 127.0.0.1" in told.text
+        assert submitted_count(node) == heard, "it reached nobody"
+        assert node.query("echo").status_code == 200, "queries go on"
+        other = f"/api/v{version}/canister/{OTHER_CANISTER}/call"
+        content = replace_fields(call_content("echo"), canister_id=OTHER_CANISTER)
+        assert node.post(other, envelope(content)).status_code in {200, 202}, "other canisters hear it"
+        assert 'rate_limited_refused_calls_total{gateway="0"} 1' in node.http.get("/metrics").text
+        node.mono_ns = lambda: now_ns + 2 * 10**9
+        assert node.call("echo", version=version).status_code in {200, 202}
+    finally:
+        node.close()
 
 
 def test_a_trusted_proxy_names_its_clients(tmp_path: Path) -> None:

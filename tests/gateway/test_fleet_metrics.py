@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +18,11 @@ from cannery.limits import (
 )
 from cannery.node.gateway.asking import FleetSample, Questions
 from cannery.node.gateway.fleet_metrics import FleetMetrics, take_samples
+from cannery.node.gateway.siblings import SharedText
 from cannery.node.handover import Answered, QueryDone, QueryMessage
 from cannery.node.metrics import render_family
 from cannery.testing import Node
-from tests.gateway.fleets_under_test import Hanging, Honest, NodePort, Sample, Silent, fleet_of
+from tests.gateway.fleets_under_test import HANGS_SOON, Hanging, Honest, NodePort, Sample, Silent, fleet_of
 from tests.node.exposition import Family, read_exposition
 
 
@@ -44,8 +46,24 @@ class Page:
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    with Node() as running:
+    with Node(config=HANGS_SOON) as running:
         yield running
+
+
+def test_no_counter_falls_between_pages_of_two_gateways(node: Node, tmp_path: Path) -> None:
+    index = fleet_of(node, Honest, "user_index")
+    first, second = Page(node), Page(node)
+    for page in (first, second):
+        page.metrics._shared = SharedText(tmp_path / "fleets")
+    told: list[int] = []
+    for count, page in enumerate((first, second, first, second, first)):
+        index.tell(Sample("sent_total", "Sent.", [("turn", str(count))], 1))
+        # The first page is made, the next ones are within its time; then one is made anew, by the second.
+        now_ns = (0, 1, 2, GATEWAY_FLEET_PAGE_AGE_NS_MAX + 3, GATEWAY_FLEET_PAGE_AGE_NS_MAX + 4)[count]
+        first.now_ns = second.now_ns = now_ns
+        samples = read_exposition(page.text())["cannery_fleet_sent_total"].samples
+        told.append(len(samples))
+    assert told == [1, 1, 1, 4, 4]
 
 
 def up(families: dict[str, Family]) -> dict[str, float]:

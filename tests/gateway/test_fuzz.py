@@ -23,7 +23,9 @@ from tests.gateway.conftest import (
 )
 
 MODEST = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
 PATHS = st.one_of(

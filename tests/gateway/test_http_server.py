@@ -111,17 +111,22 @@ def test_a_client_may_close_its_side_after_asking(node: Node, connection: socket
 
 
 @pytest.mark.parametrize(
-    ("version", "header", "closes"),
-    [("1.1", "", False), ("1.1", "connection: close\r\n", True), ("1.0", "", True)],
+    ("version", "header", "said"),
+    [
+        ("1.1", "", None),
+        ("1.1", "connection: close\r\n", "close"),
+        ("1.0", "", "close"),
+        ("1.0", "connection: keep-alive\r\n", "keep-alive"),
+    ],
 )
 def test_connections_are_kept_as_agreed(
-    connection: socket.socket, version: str, header: str, closes: bool
+    connection: socket.socket, version: str, header: str, said: str | None
 ) -> None:
     request = f"GET /api/v2/status HTTP/{version}\r\nhost: x\r\n{header}\r\n".encode()
     connection.sendall(request)
     with connection.makefile("rb") as stream:
-        assert ("connection" in read_one(stream).headers) is closes
-        if closes:
+        assert read_one(stream).headers.get("connection") == said
+        if said == "close":
             assert stream.read() == b""
         else:
             connection.sendall(request)

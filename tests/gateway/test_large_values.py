@@ -15,7 +15,8 @@ import pytest
 
 from cannery.node.gateway.http import Refusal
 from cannery.node.gateway.large_envelopes import find_blob
-from cannery.node.gateway.spool import Spool, SpoolLimits, clear_spool
+from cannery.node.gateway.spool import Spool, clear_spool
+from cannery.node.gateway.spool_accounts import SpoolLimits
 from cannery.protocol import cbor
 from cannery.protocol.envelope import CallContent, request_id_of
 from cannery.protocol.principal import MANAGEMENT
@@ -289,6 +290,24 @@ def test_what_did_its_work_makes_room_the_longest_unused_first(tmp_path: Path) -
     assert spool.body(kept[0]) is None
     scratch.discard()
     assert spool.bytes_used == 0
+
+
+def test_one_process_makes_room_of_what_another_has_spent_and_leaves_what_it_uses(tmp_path: Path) -> None:
+    now = [time.time_ns()]
+    limits = SpoolLimits(100 * MIB, 2 * MIB + 1_000, 100 * MIB, 60_000)
+    first, second = (Spool(tmp_path, limits, lambda: now[0]) for _ in range(2))
+    spent, used = (first.keep([answer], "1.1.1.1")[0] for answer in (b"spent", b"used"))
+    now[0] += 10 * 10**9
+    # The other process hands both out once more, and is done with one of them.
+    for digest in (spent, used):
+        assert second.use_body(digest) is not None
+    with pytest.raises(Refusal, match="share of the node's spool"):
+        first.open_scratch("1.1.1.1").write(b"x")
+    second.spend(Path(second.body(spent).path))  # type: ignore[union-attr]
+    now[0] += 10 * 10**9
+    first.open_scratch("1.1.1.1").write(b"x")
+    assert first.body(spent) is None
+    assert first.body(used) is not None
 
 
 def test_the_same_answer_is_kept_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cannery.node.data_dir import load_keys, open_data_dir
-from cannery.node.gateway.process import canister_range, main
+from cannery.node.data_dir import load_keys, open_data_dir, range_of
+from cannery.node.gateway.process import connect_subnets, main
+from cannery.node.remote_subnet import RemoteSubnet
 from cannery.protocol.principal import Principal
 
 
@@ -85,6 +87,19 @@ def test_two_gateways_share_a_socket_and_end_in_order(data: Path, listener: sock
         second.end()
 
 
+def test_a_gateway_that_waits_for_its_subnet_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    async def wait() -> bool:
+        stop = asyncio.Event()
+        subnet = RemoteSubnet(str(tmp_path / "nobody listens"))
+        asyncio.get_running_loop().call_soon(stop.set)
+        try:
+            return await asyncio.wait_for(connect_subnets([subnet], stop), 30)
+        finally:
+            await subnet.close()
+
+    assert asyncio.run(wait()) is False
+
+
 def test_without_a_data_directory_there_is_one_clear_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +121,7 @@ def test_a_taken_port_is_one_clear_line(data: Path, listener: socket.socket) -> 
 
 
 def test_a_subnets_range_of_ids() -> None:
-    first, last = canister_range(0)
+    first, last = range_of(0)
     assert first == Principal(bytes(8) + b"\x01\x01")
-    assert last.raw < canister_range(1)[0].raw
-    assert canister_range(1)[0] == Principal(bytes(2) + b"\x01" + bytes(5) + b"\x01\x01")
+    assert last.raw < range_of(1)[0].raw
+    assert range_of(1)[0] == Principal(bytes(2) + b"\x01" + bytes(5) + b"\x01\x01")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cannery.node.gateway.rate_limit import TokenBuckets, address_key
+from cannery.node.gateway.rate_limit import MemoryTable, TokenBuckets, address_key
 
 STEPS = st.lists(st.tuples(st.integers(0, 3 * 10**9), st.sampled_from(["a", "b"])), max_size=60)
 
 
 @given(st.integers(1, 1000), st.integers(1, 10), STEPS)
 def test_no_more_than_burst_and_rate_pass(per_s: int, burst: int, steps: list[tuple[int, str]]) -> None:
-    buckets: TokenBuckets[str] = TokenBuckets(per_s, burst, 10)
+    buckets = TokenBuckets(per_s, burst, MemoryTable(10))
     now_ns, passed = 0, 0
     for step_ns, key in steps:
         now_ns += step_ns
@@ -23,7 +23,7 @@ def test_no_more_than_burst_and_rate_pass(per_s: int, burst: int, steps: list[tu
 
 @given(st.integers(1, 1000), st.integers(1, 10), STEPS)
 def test_whoever_waits_as_told_is_let_in(per_s: int, burst: int, steps: list[tuple[int, str]]) -> None:
-    buckets: TokenBuckets[str] = TokenBuckets(per_s, burst, 10)
+    buckets = TokenBuckets(per_s, burst, MemoryTable(10))
     now_ns = 0
     for step_ns, key in steps:
         now_ns += step_ns
@@ -34,15 +34,34 @@ def test_whoever_waits_as_told_is_let_in(per_s: int, burst: int, steps: list[tup
             assert buckets.take(key, now_ns) == 0
 
 
+@given(st.integers(1, 1000), st.integers(1, 10), STEPS)
+def test_asking_for_the_wait_takes_nothing(per_s: int, burst: int, steps: list[tuple[int, str]]) -> None:
+    buckets = TokenBuckets(per_s, burst, MemoryTable(10))
+    now_ns = 0
+    for step_ns, key in steps:
+        now_ns += step_ns
+        told = [buckets.wait_ns(key, now_ns) for _ in range(2)]
+        assert told == [buckets.take(key, now_ns)] * 2
+
+
+def test_what_is_owed_is_waited_for() -> None:
+    buckets = TokenBuckets(1, 2, MemoryTable(10))
+    for _ in range(5):
+        buckets.charge("a", 0)
+    assert buckets.wait_ns("a", 0) == 4 * 10**9
+    assert buckets.wait_ns("a", 4 * 10**9) == 0
+    assert buckets.wait_ns("b", 0) == 0
+
+
 def test_a_quiet_key_has_its_burst() -> None:
-    buckets: TokenBuckets[str] = TokenBuckets(2, 3, 10)
+    buckets = TokenBuckets(2, 3, MemoryTable(10))
     assert [buckets.take("a", 10**12) == 0 for _ in range(5)] == [True, True, True, False, False]
     assert buckets.take("b", 10**12) == 0
     assert buckets.refused == 2
 
 
 def test_the_table_is_bounded() -> None:
-    buckets: TokenBuckets[str] = TokenBuckets(1, 1, 100)
+    buckets = TokenBuckets(1, 1, MemoryTable(100))
     for number in range(1000):
         buckets.take(str(number), number)
     assert len(buckets) == 100

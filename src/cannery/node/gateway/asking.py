@@ -8,9 +8,7 @@ reply of another type, silence) is one `AskError` with its reason.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -18,6 +16,7 @@ from typing import Final
 from cannery.candid.codec import decoder, encoder
 from cannery.candid.python import nat32, nat64, record, type_of
 from cannery.errors import CanneryError, DecodeError
+from cannery.node.answers import discard_spooled
 from cannery.node.gateway.names import NAME_LIST_ARG, NAME_LIST_METHOD, NameListError, decode_name_list
 from cannery.node.handover import QueryMessage
 from cannery.node.subnet_port import SubnetPort
@@ -122,8 +121,7 @@ class Questions:
                 f"the subnet has not answered {method} in {self._wait_s:g} s: it may be restarting"
             ) from None
         if answer.spooled is not None:
-            with suppress(OSError):
-                os.unlink(answer.spooled.path)
+            discard_spooled(answer.spooled)
             raise AskError(f"the reply to {method} has {answer.spooled.size_bytes} bytes, too many")
         if answer.reject_code:
             raise AskError(f"{method} was rejected: {answer.reject_message}")

@@ -17,6 +17,7 @@ from cannery.limits import (
     GATEWAY_SMALL_BODY_SIZE_BYTES,
 )
 from cannery.node.gateway.http import Refusal, Request
+from cannery.node.gateway.http_body import WholeBody
 from cannery.node.gateway.settings import GatewaySettings
 from cannery.node.gateway.spool import Scratch, Spool
 
@@ -32,7 +33,10 @@ def declared_size(request: Request) -> int | None:
 def parse_size(text: bytes, name: str) -> int:
     """Read a header's unsigned decimal number; raise `Refusal` (400)."""
     if not text.isdigit() or len(text) > _SIZE_DIGITS_MAX:
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"{name}: send a number of bytes in decimal digits")
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST,
+            f"{name}: send a number of bytes in at most {_SIZE_DIGITS_MAX} decimal digits",
+        )
     return int(text)
 
 
@@ -94,13 +98,20 @@ def is_small(size: int | None) -> bool:
 
 async def read_inline(request: Request, size_bytes_max: int) -> bytes | list[bytes]:
     """Read a body into memory. Return what was read as a list of parts once it is over the inline bound."""
-    first = await request.body.next_chunk()
+    body = request.body
+    if isinstance(body, WholeBody):
+        whole = body.take()
+        if len(whole) <= GATEWAY_INLINE_BODY_SIZE_BYTES_MAX:
+            return whole
+        check_size(len(whole), size_bytes_max)
+        return [whole]
+    first = await body.next_chunk()
     if first is None:
         return b""
     parts = [first]
     size = len(first)
     while size <= GATEWAY_INLINE_BODY_SIZE_BYTES_MAX:
-        part = await request.body.next_chunk()
+        part = await body.next_chunk()
         if part is None:
             return first if len(parts) == 1 else b"".join(parts)
         parts.append(part)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
+from cannery.node.gateway.tally_page import Cell
 from cannery.node.handover import Answered
 from cannery.node.subnet_port import SettledAnswer, SettledRound
 from cannery.protocol.bls import BlsKey
-from cannery.protocol.certificate import state_root_message
+from cannery.protocol.certificate import CertificateDelegation, encode_delegation_field, state_root_message
 from cannery.protocol.request_status import Rejected, Replied, RequestStatus
 from cannery.protocol.round_tree import RoundTree
 
@@ -48,11 +49,24 @@ class Certifier:
     clients refuse certificates of the past.
     """
 
-    def __init__(self, key: BlsKey, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        key: BlsKey,
+        now_ns: Callable[[], int],
+        delegation: CertificateDelegation | None = None,
+        signatures: Cell | None = None,
+    ) -> None:
+        """`signatures` counts the rounds that were signed."""
         self._key = key
+        self._delegation = encode_delegation_field(delegation)
         self._now_ns = now_ns
         self._rounds: WeakKeyDictionary[SettledRound, _SignedRound] = WeakKeyDictionary()
-        self.signature_count = 0
+        self._signatures = Cell() if signatures is None else signatures
+
+    @property
+    def signature_count(self) -> int:
+        """How many rounds were signed."""
+        return self._signatures.value
 
     def certify(self, settled: SettledAnswer) -> bytes:
         """Give the certificate of an answer whose reply is in memory."""
@@ -60,15 +74,15 @@ class Certifier:
         if signed is None:
             signed = _SignedRound(settled.round, self._time_ns(settled.round), self._key)
             self._rounds[settled.round] = signed
-            self.signature_count += 1
+            self._signatures.add()
         request_id = settled.round.answers[settled.index][0]
-        return signed.tree.certificate(signed.places[request_id], signed.signature)
+        return signed.tree.certificate(signed.places[request_id], signed.signature, self._delegation)
 
     def certify_large(self, settled: SettledAnswer, reply: bytes) -> bytes:
         """Give the certificate of an answer whose reply was read from its spool file."""
         request_id, answer = settled.round.answers[settled.index]
         tree = RoundTree(self._time_ns(settled.round), [(request_id, status_of(answer, reply))])
-        return tree.certificate(0, self._key.sign(state_root_message(tree.root_hash)))
+        return tree.certificate(0, self._key.sign(state_root_message(tree.root_hash)), self._delegation)
 
     def _time_ns(self, settled: SettledRound) -> int:
         return max(settled.time_ns, self._now_ns())

@@ -6,7 +6,10 @@ canister exists is for its subnet to say.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
+
+import msgspec
 
 from cannery.errors import Reject
 from cannery.node.gateway.http import Refusal
@@ -18,6 +21,7 @@ from cannery.replica.management.routing import (
     subnet_call_methods,
     subnet_query_methods,
 )
+from cannery.replica.places import Anywhere, make_route, place_of_management
 
 CanisterRanges = tuple[tuple[Principal, Principal], ...]
 
@@ -35,41 +39,66 @@ def management_target(content: CallContent | QueryContent) -> bytes | None:
         return None
 
 
+class Places(msgspec.Struct, frozen=True):
+    """Where a call or query goes: the subnet whose name stands under its answer, and the one that runs it."""
+
+    answers: int
+    runs: int
+
+
 class EffectiveIds:
-    """Checks effective ids against the subnet that this gateway answers for."""
+    """Checks effective ids against the node's subnets, and says which of them a request is for."""
 
-    __slots__ = ("_ranges", "_subnet_id")
+    __slots__ = ("_ranges", "_routes", "_subnet_ids")
 
-    def __init__(self, subnet_id: Principal, ranges: CanisterRanges) -> None:
-        self._subnet_id = subnet_id
+    def __init__(self, subnet_ids: Sequence[Principal], ranges: CanisterRanges) -> None:
+        """`ranges`: the canister ids of each subnet."""
+        self._subnet_ids = tuple(subnet_ids)
         self._ranges = ranges
+        self._routes = tuple(make_route(number, each.raw) for number, each in enumerate(subnet_ids))
 
-    def check(self, content: CallContent | QueryContent, target: bytes | None, route: Route) -> None:
-        """Raise `Refusal` (400) where the URL does not fit the call or query (`target`: see above)."""
+    def check(
+        self, content: CallContent | QueryContent, target: bytes | None, route: Route, request_id: bytes = b""
+    ) -> Places:
+        """Raise `Refusal` (400) where the URL does not fit the call or query (`target`: see above).
+
+        The same request (`request_id`) goes to the same subnet each time.
+        """
         effective = route.effective
         if route.subnet:
-            self.check_place(route)
+            number = self.check_place(route)
             self._check_subnet_scope(content)
-        elif content.canister_id != MANAGEMENT:
+            return Places(number, number)
+        if content.canister_id != MANAGEMENT:
             if content.canister_id != effective:
                 raise _refuse(f"the URL names canister {effective}, the request calls {content.canister_id}")
-            self.check_place(route)
-        else:
-            self._check_management(content, target, route)
+            number = self.check_place(route)
+            return Places(number, number)
+        return self._check_management(content, target, route, request_id)
 
-    def check_place(self, route: Route) -> None:
-        """Raise `Refusal` (400) where the URL's canister or subnet is not this node's."""
+    def check_place(self, route: Route) -> int:
+        """Give the subnet of the URL's canister or subnet; raise `Refusal` (400) where it is not here."""
         effective = route.effective
         if route.subnet:
-            if effective != self._subnet_id:
-                raise _refuse(f"subnet {effective} is not here: this node's subnet is {self._subnet_id}")
-        elif not effective.is_management and not self._in_ranges(effective):
+            if effective not in self._subnet_ids:
+                own = ", ".join(map(str, self._subnet_ids))
+                name = "subnet is" if len(self._subnet_ids) == 1 else "subnets are"
+                raise _refuse(f"subnet {effective} is not here: this node's {name} {own}")
+            return self._subnet_ids.index(effective)
+        if effective.is_management:
+            return 0
+        number = self._number_of(effective)
+        if number is None:
             raise _refuse(
                 f"canister {effective} is not in this node's canister ranges: look for a mistyped id"
             )
+        return number
 
-    def _in_ranges(self, canister_id: Principal) -> bool:
-        return any(low <= canister_id <= high for low, high in self._ranges)
+    def _number_of(self, canister_id: Principal) -> int | None:
+        for number, (low, high) in enumerate(self._ranges):
+            if low <= canister_id <= high:
+                return number
+        return None
 
     def _check_subnet_scope(self, content: CallContent | QueryContent) -> None:
         methods = subnet_call_methods if isinstance(content, CallContent) else subnet_query_methods
@@ -79,17 +108,25 @@ class EffectiveIds:
             )
 
     def _check_management(
-        self, content: CallContent | QueryContent, target: bytes | None, route: Route
-    ) -> None:
-        if content.method_name in subnet_call_methods or content.method_name in subnet_query_methods:
+        self, content: CallContent | QueryContent, target: bytes | None, route: Route, request_id: bytes
+    ) -> Places:
+        method = content.method_name
+        if method in subnet_call_methods or method in subnet_query_methods:
             # Any principal will do as the place of a canister that does not exist yet.
-            return
-        self.check_place(route)
+            answers = self._number_of(route.effective) or 0
+        else:
+            answers = self.check_place(route)
         if target is not None and target != route.effective.raw:
             raise _refuse(
-                f"{content.method_name} is about canister {Principal(target)}: "
+                f"{method} is about canister {Principal(target)}: "
                 f"its URL must name that canister, not {route.effective}"
             )
+        if len(self._routes) == 1:
+            return Places(0, 0)
+        place = place_of_management(self._routes, method, content.arg) if target is None else answers
+        if isinstance(place, Anywhere):
+            place = int.from_bytes(request_id[:4], "big") % len(self._routes)
+        return Places(answers, answers if place is None else place)
 
 
 def _refuse(text: str) -> Refusal:

@@ -23,6 +23,7 @@ from cannery.limits import (
     GATEWAY_FLEET_SAMPLE_COUNT_MAX,
 )
 from cannery.node.gateway.asking import AskError, Fleet, FleetSample, Questions
+from cannery.node.gateway.siblings import SharedText
 from cannery.node.metrics import Labels, render_family
 
 _PREFIX: Final = "cannery_fleet_"
@@ -50,7 +51,11 @@ class _Told:
 class FleetMetrics:
     """Makes the fleets' part of the page."""
 
-    def __init__(self, questions: Questions, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, questions: Questions, monotonic_ns: Callable[[], int], shared: SharedText | None = None
+    ) -> None:
+        """`shared`: where the page stands that any gateway made last, so that all show the same."""
+        self._shared = shared
         self._questions = questions
         self._monotonic_ns = monotonic_ns
         self._text = ""
@@ -62,11 +67,20 @@ class FleetMetrics:
     async def render(self) -> str:
         """Give the text, a few seconds old at most."""
         async with self._making:
+            self._take_shared()
             now_ns = self._monotonic_ns()
             if self._made_ns is None or now_ns - self._made_ns >= GATEWAY_FLEET_PAGE_AGE_NS_MAX:
                 self._text = await self._make()
                 self._made_ns = self._monotonic_ns()
+                if self._shared is not None:
+                    self._shared.write(self._made_ns, self._text)
             return self._text
+
+    def _take_shared(self) -> None:
+        """Take over what another gateway has made since: no counter falls from one page to the next."""
+        found = None if self._shared is None else self._shared.read()
+        if found is not None and (self._made_ns is None or found[0] > self._made_ns):
+            self._made_ns, self._text = found
 
     async def _make(self) -> str:
         try:

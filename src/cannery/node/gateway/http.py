@@ -7,7 +7,7 @@ Independent of the server that carries them. CORS is here because every answer o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from cannery.errors import CanneryError
 from cannery.limits import GATEWAY_ADDRESS_SIZE_CHARS_MAX, GATEWAY_ERROR_TEXT_SIZE_CHARS_MAX
 
 Headers = tuple[tuple[bytes, bytes], ...]
+_NS_PER_S = 1_000_000_000
 
 CORS_HEADERS: Headers = (
     (b"access-control-allow-origin", b"*"),
@@ -84,12 +85,13 @@ class FilePart(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back. The server adds `content-length`; `file` stands in place of `body`."""
+    """What goes back. The server adds `content-length`; `file` stands in place of `body`, `rest` behind."""
 
     status: int
     headers: Headers = ()
     body: bytes = b""
     file: FilePart | None = None
+    rest: tuple[bytes, ...] = ()
 
 
 class Refusal(CanneryError):
@@ -103,6 +105,13 @@ class Refusal(CanneryError):
 
     def answer(self) -> Answer:
         return text_answer(self.status, self.text, self.headers)
+
+
+def too_many(what: str, wait_ns: int, then: str) -> Refusal:
+    """Refuse for a while (429): what there was too much of, how long to wait, what to do then."""
+    seconds = -(-wait_ns // _NS_PER_S)
+    retry_after = ((b"retry-after", b"%d" % seconds),)
+    return Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"{what}: wait {seconds} s, {then}", retry_after)
 
 
 class Disconnected(CanneryError):
@@ -128,6 +137,11 @@ def text_answer(status: int, text: str, headers: Headers = ()) -> Answer:
 def cbor_answer(body: bytes, headers: Headers = ()) -> Answer:
     """Build a 200 answer around a CBOR body."""
     return Answer(HTTPStatus.OK, CBOR_HEADERS + headers if headers else CBOR_HEADERS, body)
+
+
+def parts_answer(parts: Sequence[bytes]) -> Answer:
+    """Build a 200 answer around a CBOR body that lies in parts, which are not copied together."""
+    return Answer(HTTPStatus.OK, CBOR_HEADERS, parts[0], None, tuple(parts[1:]))
 
 
 def json_answer(value: Mapping[str, object]) -> Answer:

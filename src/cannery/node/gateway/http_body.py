@@ -20,11 +20,15 @@ class WholeBody:
     __slots__ = ("_data",)
 
     def __init__(self, data: bytes) -> None:
-        self._data: bytes | None = data or None
+        self._data = data
+
+    def take(self) -> bytes:
+        """Give all of it, the first time."""
+        data, self._data = self._data, b""
+        return data
 
     async def next_chunk(self) -> bytes | None:
-        data, self._data = self._data, None
-        return data
+        return self.take() or None
 
 
 class StreamedBody:

@@ -7,12 +7,12 @@ leaves from disk and can be read again, in parts, at /cannery/body/SHA256 (docs/
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 
 from cannery.limits import GATEWAY_KEPT_ANSWER_SIZE_BYTES_MIN
+from cannery.node.answers import discard_spooled
 from cannery.node.gateway.bodies import LargeWork
-from cannery.node.gateway.http import CBOR_HEADERS, Answer, cbor_answer
+from cannery.node.gateway.http import CBOR_HEADERS, Answer, cbor_answer, parts_answer
 from cannery.node.gateway.spool import Spool
 from cannery.node.handover import Answered, Spooled
 
@@ -30,8 +30,7 @@ class LargeAnswers:
             async with self._work.slot():
                 return await asyncio.to_thread(self._build, answer, address, encode)
         finally:
-            if answer.spooled is not None:
-                _delete(answer.spooled)
+            discard_spooled(answer.spooled)
 
     async def keep_if_large(self, body: bytes, address: str) -> Answer:
         """Make an answer of a body in memory."""
@@ -42,7 +41,7 @@ class LargeAnswers:
     def _build(self, answer: Answered, address: str, encode: Callable[[bytes], list[bytes]]) -> Answer:
         parts = encode(answer.reply if answer.spooled is None else read_spooled(answer.spooled))
         if sum(len(part) for part in parts) < GATEWAY_KEPT_ANSWER_SIZE_BYTES_MIN:
-            return cbor_answer(b"".join(parts))
+            return parts_answer(parts)
         return self._keep(parts, address)
 
     def _keep(self, parts: list[bytes], address: str) -> Answer:
@@ -55,10 +54,3 @@ def read_spooled(spooled: Spooled) -> bytes:
     with open(spooled.path, "rb") as file:
         file.seek(spooled.offset)
         return file.read(spooled.size_bytes)
-
-
-def _delete(spooled: Spooled) -> None:
-    try:
-        os.unlink(spooled.path)
-    except FileNotFoundError:
-        return

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -19,27 +18,37 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import uvloop
 
 from cannery.errors import CanneryError
-from cannery.limits import GATEWAY_SWEEP_MS, LISTEN_BACKLOG_COUNT
+from cannery.limits import (
+    CHILD_READY_MS_MAX,
+    GATEWAY_SPOOL_FILE_CHARGE_BYTES,
+    GATEWAY_SWEEP_MS,
+    LISTEN_BACKLOG_COUNT,
+)
 from cannery.node.config import NodeConfig, load_config
-from cannery.node.data_dir import DataDir, NodeKeys, load_keys
+from cannery.node.data_dir import DataDir, NodeKeys, load_keys, range_of
 from cannery.node.gateway.app import Clocks, Gateway
 from cannery.node.gateway.http_server import HttpServer
+from cannery.node.gateway.node_port import NodePort
+from cannery.node.gateway.push.ports import EventPorts
 from cannery.node.gateway.push.server import EventServer
 from cannery.node.gateway.settings import GatewaySettings, NodeIdentity
-from cannery.node.gateway.spool import Spool, SpoolLimits
+from cannery.node.gateway.siblings import Siblings, open_siblings
+from cannery.node.gateway.spool import Spool
+from cannery.node.gateway.spool_accounts import SpoolLimits
 from cannery.node.listening import open_listeners
-from cannery.node.process_life import say_ready, stop_event
+from cannery.node.process_life import allow_open_files, calm_collector, say_ready, stop_event
 from cannery.node.remote_subnet import RemoteSubnet
 from cannery.node.subnet_port import SubnetPort
 from cannery.node.watching.pages import WatchPages
 from cannery.node.watching.task import Watching, WatchParts
-from cannery.protocol.principal import Principal
 
 _Address = tuple[str, int]
 _CLOCKS = Clocks(time.time_ns, time.monotonic_ns)
@@ -47,34 +56,36 @@ _log = logging.getLogger(__name__)
 
 LISTEN_FDS_VARIABLE = "CANNERY_LISTEN_FDS"
 
-_SUBNET_START_S = 60.0
-_RANGE_BITS = 40
-_COUNTER_BYTES = 8
-_CANISTER_ID_TAIL = b"\x01\x01"
 _MS_PER_S = 1000
+_RATES_DOMAIN = b"\x0dcannery-rates"
 
 
-def build_gateway(port: SubnetPort, config: NodeConfig, keys: NodeKeys, number: int = 0) -> Gateway:
-    """Put a gateway together; the wiring that every kind of node shares. `number`: which of several it is."""
+def build_gateway(
+    ports: Sequence[SubnetPort], config: NodeConfig, keys: NodeKeys, siblings: Siblings
+) -> Gateway:
+    """Put a gateway together, one of several or alone."""
     settings = config.gateway
-    spool = Spool(DataDir(config.data).spool, spool_limits(settings), time.time_ns)
+    limits = spool_limits(settings, len(siblings.tallies.pages))
+    spool = Spool(DataDir(config.data).spool, limits, time.time_ns)
     identity = NodeIdentity(
         keys.root,
         keys.node,
-        (canister_range(config.replica.subnet),),
+        tuple(range_of(number) for number in range(len(keys.subnets))),
         version=read_version(),
-        gateway=number,
+        further=keys.further,
     )
     folder = DataDir(config.data)
     watch = WatchPages(folder.alarms, folder.canary, config.watch, time.time_ns)
-    return Gateway(port, identity, settings, spool, _CLOCKS, watch)
+    return Gateway(ports, identity, settings, spool, _CLOCKS, watch, siblings)
 
 
-def build_watching(port: SubnetPort, config: NodeConfig, keys: NodeKeys, address: _Address) -> Watching:
+def build_watching(
+    ports: Sequence[SubnetPort], config: NodeConfig, keys: NodeKeys, address: _Address
+) -> Watching:
     """Put the node's watching together; `address`: where this process listens."""
     folder = DataDir(config.data)
     parts = WatchParts(
-        port=port,
+        port=NodePort(ports),
         operator=keys.operator,
         url=own_url(address),
         root_key_der=keys.root.public_key_der,
@@ -99,23 +110,16 @@ def _report(text: str) -> None:
     sys.stderr.flush()
 
 
-def spool_limits(settings: GatewaySettings) -> SpoolLimits:
+def spool_limits(settings: GatewaySettings, gateway_count: int = 1) -> SpoolLimits:
+    """Give one gateway's part of the spool, in which one body of the largest size has room at least."""
+    least = settings.body_size_bytes_max + GATEWAY_SPOOL_FILE_CHARGE_BYTES
+    part = max(settings.spool_bytes_max // gateway_count, least)
     return SpoolLimits(
-        settings.spool_bytes_max,
-        settings.spool_bytes_per_address_max,
+        min(settings.spool_bytes_max, part),
+        min(settings.spool_bytes_per_address_max, part),
         settings.body_size_bytes_max,
         settings.spool_kept_ms_max,
     )
-
-
-def canister_range(subnet: int) -> tuple[Principal, Principal]:
-    """Give the first and the last canister id of a subnet."""
-    first, last = subnet << _RANGE_BITS, ((subnet + 1) << _RANGE_BITS) - 1
-    return _canister_id(first), _canister_id(last)
-
-
-def _canister_id(counter: int) -> Principal:
-    return Principal(counter.to_bytes(_COUNTER_BYTES, "big") + _CANISTER_ID_TAIL)
 
 
 def read_version() -> str:
@@ -170,22 +174,52 @@ async def _sweep(gateway: Gateway) -> None:
             _log.warning("the spool cannot be tidied up: %s", error)
 
 
-async def run(config: NodeConfig, keys: NodeKeys, number: int) -> None:
-    """Connect to the subnet and serve until told to stop."""
+async def run(config: NodeConfig, keys: NodeKeys, number: int, count: int) -> None:
+    """Connect to the subnet and serve until told to stop, as gateway `number` of `count`."""
     loop = asyncio.get_running_loop()
     stop = stop_event(loop)
     _stop_with_parent(loop, stop)
-    subnet = RemoteSubnet(DataDir(config.data).socket)
+    folder = DataDir(config.data)
+    subnets = [RemoteSubnet(folder.of(each).socket) for each in range(len(keys.subnets))]
     try:
-        await subnet.start(_SUBNET_START_S)
-        gateway = build_gateway(subnet, config, keys, number)
+        if not await connect_subnets(subnets, stop):
+            return
+        siblings = open_siblings(
+            folder.shared,
+            count,
+            number,
+            config.gateway.rate_limited_count_max,
+            rates_secret(keys),
+        )
+        gateway = build_gateway(subnets, config, keys, siblings)
         sockets = open_sockets(config)
-        watching = build_watching(subnet, config, keys, sockets[0].getsockname()) if number == 0 else None
-        events = EventServer(gateway, subnet, config.gateway, time.time_ns)
-        gc.freeze()
+        watching = build_watching(subnets, config, keys, sockets[0].getsockname()) if number == 0 else None
+        events = EventServer(gateway, EventPorts(subnets), config.gateway, time.time_ns)
+        calm_collector()
         await serve(gateway, config.gateway, sockets, stop, watching, events)
     finally:
-        await subnet.close()
+        await asyncio.gather(*(subnet.close() for subnet in subnets))
+
+
+def rates_secret(keys: NodeKeys) -> bytes:
+    """Give what the node's gateways alone know, for the places of rates in a table."""
+    return sha256(_RATES_DOMAIN + keys.node.sign(_RATES_DOMAIN)).digest()
+
+
+async def connect_subnets(subnets: Sequence[RemoteSubnet], stop: asyncio.Event) -> bool:
+    """Wait until all subnets answer; False where this process is told to stop before that."""
+    connecting = asyncio.gather(*(subnet.start(CHILD_READY_MS_MAX / _MS_PER_S) for subnet in subnets))
+    stopping = asyncio.ensure_future(stop.wait())
+    stopping.add_done_callback(lambda _: connecting.cancel())
+    try:
+        await connecting
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        return False
+    finally:
+        stopping.cancel()
+    return True
 
 
 def _stop_with_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -217,13 +251,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, required=True, help="the node's data directory")
     parser.add_argument("--index", type=int, default=0, help="which of the node's gateways this is")
+    parser.add_argument("--count", type=int, help="how many gateways the node has")
     parser.add_argument("--host", help="listen here instead of what the configuration says")
     parser.add_argument("--port", type=int, help="listen here instead of what the configuration says")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format=f"gateway {options.index}: %(levelname)s %(message)s")
     try:
         config = load_config(options.data, options.host, options.port)
-        uvloop.run(run(config, load_keys(config.data), options.index))
+        gateway = config.gateway.fit_files(allow_open_files(config.gateway.file_count))
+        config = replace(config, gateway=gateway)
+        count = max(options.index + 1, options.count or 1)
+        uvloop.run(run(config, load_keys(config.data), options.index, count))
     except CanneryError as error:
         sys.stderr.write(f"gateway {options.index}: {error}\n")
         return 1

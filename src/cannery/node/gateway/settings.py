@@ -5,8 +5,9 @@ Fixed bounds stand in `cannery.limits`. Reading the node's configuration file is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cannery.limits import GATEWAY_SPARE_FILE_COUNT
 from cannery.protocol.bls import BlsKey
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
@@ -37,10 +38,14 @@ class GatewaySettings:
     accept_wait_ms_max: int = 60_000
     query_wait_ms_max: int = 30_000
 
-    requests_per_address_per_s: float = 5_000.0
-    requests_per_address_burst: int = 20_000
-    requests_per_principal_per_s: float = 2_000.0
-    requests_per_principal_burst: int = 10_000
+    # More than a gateway answers: whoever measures a node meets no limit, and an operator draws it closer.
+    requests_per_address_per_s: float = 20_000.0
+    requests_per_address_burst: int = 50_000
+    requests_per_principal_per_s: float = 10_000.0
+    requests_per_principal_burst: int = 20_000
+    # Calls that a canister refused or rejected, of one address at one canister.
+    refused_calls_per_address_per_s: float = 100.0
+    refused_calls_per_address_burst: int = 1_000
     rate_limited_count_max: int = 65_536
 
     # Proxies whose word on a client's address (X-Forwarded-For) is taken.
@@ -52,13 +57,29 @@ class GatewaySettings:
 
     shutdown_ms_max: int = 20_000
 
+    @property
+    def file_count(self) -> int:
+        """How many open files a process needs for all connections that it may have."""
+        return self.connection_count_max + self.event_connection_count_max + GATEWAY_SPARE_FILE_COUNT
+
+    def fit_files(self, file_count: int) -> GatewaySettings:
+        """Give the settings for a process that may open so many files: where they do not suffice there are
+        fewer connections, which are refused with a reason, and not dropped.
+        """
+        if file_count >= self.file_count:
+            return self
+        room = max(2, file_count - min(GATEWAY_SPARE_FILE_COUNT, file_count // 2))
+        kept = min(self.connection_count_max, max(room // 2, room - self.event_connection_count_max))
+        return replace(self, connection_count_max=kept, event_connection_count_max=room - kept)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """The keys that a gateway signs with, and the canister ids of its subnet (closed intervals).
+    """The keys that a gateway signs with, and the canister ids of its subnets (a closed interval of each).
 
-    `version` is that of the software, as /api/v2/status tells it. `gateway` tells the gateway
-    processes of a node apart.
+    `root_key` is the first subnet's; `further` are those of the others, which it certifies.
+
+    `version` is that of the software, as /api/v2/status tells it.
     """
 
     root_key: BlsKey
@@ -66,4 +87,9 @@ class NodeIdentity:
     canister_ranges: tuple[tuple[Principal, Principal], ...]
     subnet_type: str = "cloud_engine"
     version: str = "0"
-    gateway: int = 0
+    further: tuple[BlsKey, ...] = ()
+
+    @property
+    def keys(self) -> tuple[BlsKey, ...]:
+        """The subnets' keys by number."""
+        return (self.root_key, *self.further)

@@ -4,7 +4,8 @@ Backs `/cannery/body/SHA256` (docs/http.md). Several gateway processes share the
 there is told by files alone: `SHA-ADDRESS.part` grows while a client uploads (each address has its own),
 `SHA.body` is complete and checked, `*.tmp` belongs to one request. Quotas count what this process wrote.
 Where room is short, what nobody waits for any more (the bodies of answered calls, answers that were sent)
-goes first, the one longest unused before the others.
+goes first, the one longest unused before the others. That a body is spent stands in its mode, so that no
+process takes away what another one uses.
 Nothing here is needed after a restart: the node empties the directory before its gateways start.
 """
 
@@ -16,32 +17,24 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from hashlib import file_digest, sha256
 from http import HTTPStatus
 from pathlib import Path
+from stat import S_IMODE
 from threading import Lock
 
 from cannery.limits import (
-    GATEWAY_SPOOL_FILE_CHARGE_BYTES,
-    GATEWAY_SPOOL_FILE_COUNT_MAX,
     GATEWAY_SPOOL_SPENT_KEPT_MS_MIN,
 )
 from cannery.node.gateway.http import FilePart, Refusal
 from cannery.node.gateway.rate_limit import address_key
+from cannery.node.gateway.spool_accounts import Accounts, SpoolLimits, no_room
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_USED_MODE = 0o600
+_SPENT_MODE = 0o400
 _NS_PER_MS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolLimits:
-    """Bounds of what one process keeps in the spool."""
-
-    bytes_max: int
-    bytes_per_address_max: int
-    body_bytes_max: int
-    kept_ms_max: int
 
 
 def clear_spool(directory: Path) -> None:
@@ -49,83 +42,6 @@ def clear_spool(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in directory.iterdir():
         path.unlink(missing_ok=True)
-
-
-@dataclass(slots=True)
-class _Written:
-    """What this process wrote into one file, and for whom."""
-
-    owner: str
-    size_bytes: int
-
-
-class Accounts:
-    """Counts the bytes of each file to its owner, and all together, against limits; from any thread.
-
-    A file costs `GATEWAY_SPOOL_FILE_CHARGE_BYTES` on top, so that a limit on bytes is one on files too.
-    """
-
-    def __init__(self, limits: SpoolLimits) -> None:
-        self._limits = limits
-        self._lock = Lock()
-        self._by_owner: dict[str, int] = {}
-        self._files: dict[Path, _Written] = {}
-        self.total = 0
-
-    @property
-    def file_count(self) -> int:
-        return len(self._files)
-
-    def add(self, path: Path, owner: str, count: int) -> None:
-        """Count bytes that are to be written; raise `Refusal` (507) where there is no room for them."""
-        with self._lock:
-            written = self._files.get(path)
-            if written is None:
-                if len(self._files) >= GATEWAY_SPOOL_FILE_COUNT_MAX:
-                    raise _no_room("the node's spool holds too many files")
-                self._take(owner, count + GATEWAY_SPOOL_FILE_CHARGE_BYTES)
-                self._files[path] = _Written(owner, count + GATEWAY_SPOOL_FILE_CHARGE_BYTES)
-            else:
-                self._take(written.owner, count)
-                written.size_bytes += count
-
-    def forget(self, path: Path) -> None:
-        """Stop counting a file that is gone."""
-        with self._lock:
-            self._drop(path)
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Count a file under its new name; what was there under it is gone."""
-        with self._lock:
-            self._drop(target)
-            written = self._files.pop(source, None)
-            if written is not None:
-                self._files[target] = written
-
-    def paths(self) -> list[Path]:
-        with self._lock:
-            return list(self._files)
-
-    def _take(self, owner: str, count: int) -> None:
-        used = self._by_owner.get(owner, 0)
-        if used + count > self._limits.bytes_per_address_max:
-            raise _no_room("your address has used its share of the node's spool")
-        if self.total + count > self._limits.bytes_max:
-            raise _no_room("the node's spool for large bodies is full")
-        self._by_owner[owner] = used + count
-        self.total += count
-
-    def _drop(self, path: Path) -> None:
-        written = self._files.pop(path, None)
-        if written is None:
-            return
-        left = self._by_owner[written.owner] - written.size_bytes
-        assert left >= 0, "nobody gives back more than was taken"
-        self.total -= written.size_bytes
-        if left:
-            self._by_owner[written.owner] = left
-        else:
-            del self._by_owner[written.owner]
 
 
 class Spool:
@@ -138,6 +54,7 @@ class Spool:
         self._accounts = Accounts(limits)
         self._spent: OrderedDict[Path, int] = OrderedDict()
         self._spent_lock = Lock()
+        self._looked_ns = 0
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
@@ -162,14 +79,22 @@ class Spool:
     def use_body(self, digest: bytes) -> FilePart | None:
         """Find a complete body and keep it for its full time from now on, until it is spent."""
         found = self.body(digest)
-        if found is not None:
-            self._touch(Path(found.path))
-            with self._spent_lock:
-                self._spent.pop(Path(found.path), None)
+        if found is None:
+            return None
+        path = Path(found.path)
+        try:
+            path.chmod(_USED_MODE)
+            self._touch(path)
+        except FileNotFoundError:
+            return None
+        with self._spent_lock:
+            self._spent.pop(path, None)
         return found
 
     def spend(self, path: Path) -> None:
         """Note that a body did its work: it is kept for a repetition only as long as there is room."""
+        with suppress(FileNotFoundError):
+            path.chmod(_SPENT_MODE)
         with self._spent_lock:
             self._spent[path] = self._now_ns()
             self._spent.move_to_end(path)
@@ -284,13 +209,35 @@ class Spool:
 
     def _remove_spent(self) -> bool:
         """Delete the spent body that was not used for longest; False where there is none."""
-        latest_ns = self._now_ns() - GATEWAY_SPOOL_SPENT_KEPT_MS_MIN * _NS_PER_MS
+        now_ns = self._now_ns()
+        latest_ns = now_ns - GATEWAY_SPOOL_SPENT_KEPT_MS_MIN * _NS_PER_MS
+        while True:
+            with self._spent_lock:
+                path, spent_ns = next(iter(self._spent.items()), (None, 0))
+            if path is None:
+                if self._looked_ns > latest_ns or not self._find_spent():
+                    return False
+                continue
+            if spent_ns > latest_ns:
+                return False
+            if not _is_used(path):
+                self.remove(path)
+                return True
+            with self._spent_lock:
+                self._spent.pop(path, None)
+
+    def _find_spent(self) -> bool:
+        """Take in which bodies of this process others have spent; False where there is none."""
+        self._looked_ns = self._now_ns()
+        found: list[tuple[int, Path]] = []
+        for path in self._accounts.paths():
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if S_IMODE(status.st_mode) == _SPENT_MODE:
+                    found.append((status.st_mtime_ns, path))
         with self._spent_lock:
-            path, spent_ns = next(iter(self._spent.items()), (None, 0))
-        if path is None or spent_ns > latest_ns:
-            return False
-        self.remove(path)
-        return True
+            self._spent.update((path, used_ns) for used_ns, path in sorted(found))
+        return bool(found)
 
     def sweep(self) -> None:
         """Delete what was kept long enough, and stop counting what other processes deleted."""
@@ -335,6 +282,14 @@ class Spool:
     def _part_path(self, digest: bytes, address: str) -> Path:
         owner = sha256(address_key(address).encode()).hexdigest()[:16]
         return self._directory / f"{digest.hex()}-{owner}.part"
+
+
+def _is_used(path: Path) -> bool:
+    """Say whether a body is there and was used again since it was spent, by whichever process."""
+    try:
+        return S_IMODE(path.stat().st_mode) != _SPENT_MODE
+    except FileNotFoundError:
+        return False
 
 
 class Scratch:
@@ -403,17 +358,9 @@ class Upload:
         os.close(self._descriptor)
 
 
-def _no_room(why: str) -> Refusal:
-    return Refusal(
-        HTTPStatus.INSUFFICIENT_STORAGE,
-        f"{why}: wait some minutes and send it again",
-        ((b"retry-after", b"120"),),
-    )
-
-
 def _disk_refusal(error: OSError) -> Refusal:
     if error.errno in _FULL:
-        return _no_room("the node's disk is full")
+        return no_room("the node's disk is full")
     return Refusal(
         HTTPStatus.INSUFFICIENT_STORAGE,
         f"the node cannot write to its spool ({error.strerror}): tell its operator",

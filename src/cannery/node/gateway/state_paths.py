@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from cannery.node.gateway.http import Refusal
 from cannery.node.gateway.settings import NodeIdentity
-from cannery.protocol.certificate import encode_canister_ranges
+from cannery.protocol.certificate import CertificateDelegation, certify_subnet, encode_canister_ranges
 from cannery.protocol.principal import Principal
 from cannery.protocol.representation import encode_leb128
 
@@ -143,24 +143,35 @@ def _label(label: bytes) -> str:
 
 
 class SubnetFacts:
-    """The parts of the tree that are the same for every read: this subnet's keys and canister ranges."""
+    """The parts of the tree that are the same for every read: keys and canister ranges of all subnets.
 
-    __slots__ = ("_by_subnet", "node_id", "root_key_der", "sharded", "subnet_id")
+    `subnet_id` is the principal of subnet `number`, `delegation` the root's word for it, if it is another.
+    """
 
-    def __init__(self, identity: NodeIdentity) -> None:
+    __slots__ = ("_by_subnet", "delegation", "key", "node_id", "root_key_der", "sharded", "subnet_id")
+
+    def __init__(self, identity: NodeIdentity, number: int = 0, time_ns: int = 0) -> None:
         node_public_key = identity.node_key.public_key_der
         self.root_key_der = identity.root_key.public_key_der
-        self.subnet_id = Principal.self_authenticating(self.root_key_der)
+        self.key = identity.keys[number]
+        self.subnet_id = Principal.self_authenticating(self.key.public_key_der)
         self.node_id = identity.node_key.principal
-        ranges = encode_canister_ranges(identity.canister_ranges)
-        facts: TreeData = {
-            b"canister_ranges": ranges,
-            b"node": {self.node_id.raw: {b"public_key": node_public_key}},
-            b"public_key": self.root_key_der,
-            b"type": identity.subnet_type.encode(),
-        }
-        self._by_subnet: TreeData = {self.subnet_id.raw: facts}
-        self.sharded: TreeData = {self.subnet_id.raw: {identity.canister_ranges[0][0].raw: ranges}}
+        self.delegation: CertificateDelegation | None = None
+        if number:
+            own_ranges = (identity.canister_ranges[number],)
+            self.delegation = certify_subnet(identity.root_key, self.key, own_ranges, time_ns)
+        self._by_subnet: TreeData = {}
+        self.sharded: TreeData = {}
+        for key, found in zip(identity.keys, identity.canister_ranges, strict=False):
+            ranges = encode_canister_ranges((found,))
+            subnet_id = Principal.self_authenticating(key.public_key_der).raw
+            self._by_subnet[subnet_id] = {
+                b"canister_ranges": ranges,
+                b"node": {self.node_id.raw: {b"public_key": node_public_key}},
+                b"public_key": key.public_key_der,
+                b"type": identity.subnet_type.encode(),
+            }
+            self.sharded[subnet_id] = {found[0].raw: ranges}
 
     def tree_data(self, plan: ReadPlan, time_ns: int, values: Sequence[bytes | None]) -> TreeData:
         """Lay out the tree of a read: what the plan asks for, with the subnet's values for its leaves."""

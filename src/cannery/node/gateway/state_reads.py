@@ -6,7 +6,7 @@ IC interface specification, section "Request: Read state". What may be read wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from cannery.node.gateway.http import Answer, Refusal
@@ -17,7 +17,6 @@ from cannery.node.gateway.state_paths import SubnetFacts, plan_read
 from cannery.node.handover import StateRead
 from cannery.node.subnet_port import SubnetPort
 from cannery.protocol.authentication import Authority
-from cannery.protocol.bls import BlsKey
 from cannery.protocol.cbor import SELF_DESCRIBE_PREFIX
 from cannery.protocol.certificate import build_certificate, encode_certificate
 from cannery.protocol.envelope import Envelope, ReadStateContent
@@ -33,14 +32,14 @@ class StateReads:
     def __init__(
         self,
         port: SubnetPort,
-        root_key: BlsKey,
+        others: Sequence[SubnetPort],
         facts: SubnetFacts,
         large: LargeAnswers,
         settings: GatewaySettings,
         now_ns: Callable[[], int],
     ) -> None:
         self._port = port
-        self._root_key = root_key
+        self._others = others
         self._facts = facts
         self._large = large
         self._wait_s = settings.query_wait_ms_max / 1000
@@ -59,16 +58,23 @@ class StateReads:
         values: tuple[bytes | None, ...] = ()
         if plan.leaves:
             read = StateRead(content.sender.raw, b"" if route.subnet else route.effective.raw, plan.leaves)
-            time_ns, values = await self._read(read)
+            time_ns, values = await self._read(read, self._port)
+            if plan.request_ids and not any(values):
+                # The call may have been for another subnet than the canister in its URL: a creation, say.
+                for port in self._others:
+                    found_ns, found = await self._read(read, port)
+                    if any(found):
+                        time_ns, values = max(time_ns, found_ns), found
+                        break
         tree = build_tree(self._facts.tree_data(plan, time_ns, values))
-        certificate = encode_certificate(build_certificate(tree, self._root_key))
+        certificate = encode_certificate(build_certificate(tree, self._facts.key, self._facts.delegation))
         head = SELF_DESCRIBE_PREFIX + _CERTIFICATE_HEAD if envelope.tagged else _CERTIFICATE_HEAD
         return await self._large.keep_if_large(head + encode_blob(certificate), address)
 
-    async def _read(self, read: StateRead) -> tuple[int, tuple[bytes | None, ...]]:
+    async def _read(self, read: StateRead, port: SubnetPort) -> tuple[int, tuple[bytes | None, ...]]:
         try:
             async with asyncio.timeout(self._wait_s):
-                values = await self._port.read(read)
+                values = await port.read(read)
         except TimeoutError:
             raise Refusal(
                 HTTPStatus.GATEWAY_TIMEOUT,

@@ -44,6 +44,7 @@ class EventConnection(asyncio.Protocol):
     """A connection after its handshake."""
 
     __slots__ = (
+        "_bare_since_s",
         "_challenge",
         "_fragments",
         "_heard_s",
@@ -67,7 +68,7 @@ class EventConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._fragments: bytearray | None = None
         self._is_text = False
-        self._since_s = self._heard_s = server.loop.time()
+        self._since_s = self._heard_s = self._bare_since_s = server.loop.time()
         self._unread_since_s: float | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
         self.address = address
@@ -139,6 +140,8 @@ class EventConnection(asyncio.Protocol):
     def ended(self, subscription: Subscription) -> None:
         """Forget a subscription."""
         self.subscriptions.pop(subscription.canister_id, None)
+        if subscription.has_begun:
+            self._bare_since_s = self._server.loop.time()
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -238,7 +241,7 @@ class EventConnection(asyncio.Protocol):
                 self._transport.abort()
         elif now_s - self._heard_s > 3 * quiet_s:
             self._transport.abort()
-        elif not self.subscriptions and now_s - self._heard_s > quiet_s:
+        elif not self.subscriptions and now_s - self._bare_since_s > quiet_s:
             self.close(CloseCode.POLICY_VIOLATION, "nothing is subscribed to: connect when there is")
         elif now_s - max(self._since_s, self._heard_s) > quiet_s:
             self._since_s = now_s

@@ -16,7 +16,6 @@ from websockets.server import ServerProtocol
 
 from cannery.limits import EVENT_CHALLENGE_SIZE_BYTES, EVENT_TICK_MS, WATCH_COUNT_MAX
 from cannery.node.gateway.app import Gateway
-from cannery.node.gateway.gateway_metrics import EventCounts
 from cannery.node.gateway.http import Refusal, Request
 from cannery.node.gateway.push.connection import EventConnection
 from cannery.node.gateway.push.subscriptions import Subscription, Subscriptions
@@ -39,19 +38,14 @@ class EventServer:
         self.loop = asyncio.get_running_loop()
         self.log = logging.getLogger("cannery.websockets")
         self.log.setLevel(logging.WARNING)
-        self.subscriptions = Subscriptions(port)
+        self._page = gateway.tallies.own
+        self.subscriptions = Subscriptions(port, self._page)
         self.connections: set[EventConnection] = set()
         self.quiet_s = settings.event_ping_ms / 1000
         self._settings = settings
         self._now_ns = now_ns
         self._by_address: dict[str, int] = {}
         self._ticker = self.loop.call_later(EVENT_TICK_MS / 1000, self._tick)
-        gateway.event_counts = self.counts
-
-    def counts(self) -> EventCounts:
-        """Give the numbers for `/metrics`."""
-        kept = self.subscriptions
-        return EventCounts(len(self.connections), len(kept), kept.sent_count, kept.gap_count)
 
     def accept(self, request: Request) -> tuple[EventConnection, bytes]:
         """Give the connection and the answer to its handshake. Raises `Refusal`."""
@@ -70,12 +64,14 @@ class EventServer:
         connection = EventConnection(self, request.address, origin, challenge)
         self._by_address[key] = count + 1
         self.connections.add(connection)
+        self._page.set("event_connections", len(self.connections))
         return connection, response.serialize()
 
     def forget(self, connection: EventConnection) -> None:
         """Count a connection that is gone no more."""
         key = address_key(connection.address)
         self.connections.discard(connection)
+        self._page.set("event_connections", len(self.connections))
         self._by_address[key] -= 1
         if not self._by_address[key]:
             del self._by_address[key]

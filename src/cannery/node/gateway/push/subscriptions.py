@@ -16,6 +16,7 @@ from cannery.candid.python import type_of
 from cannery.errors import DecodeError, RejectCode
 from cannery.limits import EVENT_CATCH_UP_COUNT_MAX, RECOVERY_PAUSE_MS
 from cannery.node.gateway.push.wire import event_frame, message_frame
+from cannery.node.gateway.tally_page import TallyPage
 from cannery.node.handover import Answered, Decided, EventItem, Events, QueryMessage
 from cannery.node.subnet_port import EventPort
 
@@ -95,13 +96,15 @@ class Subscription:
 class Subscriptions:
     """All subscriptions of a gateway process. It is the subnet's `EventListener`."""
 
-    def __init__(self, port: EventPort) -> None:
+    def __init__(self, port: EventPort, page: TallyPage | None = None) -> None:
+        """`page` counts subscriptions, what is sent over them, and gaps."""
+        self._page = TallyPage() if page is None else page
         self._port = port
         self._by_watch: dict[int, Subscription] = {}
         self._feeds: dict[bytes, Feed] = {}
         self._readings = asyncio.Semaphore(EVENT_CATCH_UP_COUNT_MAX)
-        self.sent_count = 0
-        self.gap_count = 0
+        self._sent = self._page.cell("events_sent_total")
+        self._gaps = self._page.cell("event_gaps_total")
         port.listen(self)
 
     def __len__(self) -> int:
@@ -116,6 +119,7 @@ class Subscriptions:
         feed.subscriptions[subscription] = None
         subscription.watch = self._port.watch(query)
         self._by_watch[subscription.watch] = subscription
+        self._page.set("event_subscriptions", len(self._by_watch))
 
     def close(self, subscription: Subscription) -> None:
         """End a subscription without a word."""
@@ -123,6 +127,7 @@ class Subscriptions:
             return
         subscription.is_open = subscription.is_live = False
         del self._by_watch[subscription.watch]
+        self._page.set("event_subscriptions", len(self._by_watch))
         self._port.unwatch(subscription.watch)
         del subscription.feed.subscriptions[subscription]
         if not subscription.feed.subscriptions:
@@ -146,6 +151,10 @@ class Subscriptions:
         """Take the canister's word on a subscription."""
         subscription = self._by_watch.get(decided.id)
         if subscription is None:
+            return
+        if decided.answer.reject_code == RejectCode.SYS_TRANSIENT:
+            # Nobody has said no: the store could not be read, for one.
+            self.end(subscription, "busy", decided.answer.reject_message)
             return
         try:
             allowed = _allowed(subscription, decided.answer)
@@ -219,7 +228,7 @@ class Subscriptions:
                 if frame is None:
                     frame = frames[number] = event_frame(subscription.canister_id, event)
                 reader.send(frame)
-                self.sent_count += 1
+                self._sent.add()
                 subscription.told = number + 1
             subscription.next = number + 1
 
@@ -255,7 +264,7 @@ class Subscriptions:
             return True
         subscription.feed.next = max(subscription.feed.next, page.next)
         if page.first > since:
-            self.gap_count += 1
+            self._gaps.add()
             subscription.next = subscription.told = page.first
             frame = message_frame(
                 "gap", canister=subscription.canister_id, **{"from": since, "first": page.first}
