@@ -22,6 +22,7 @@ from cannery.node.backup.shelf_folder import FolderShelf
 from cannery.node.backup.source import open_source
 from cannery.node.backup.verify import drill, verify_repository
 from cannery.node.data_dir import DataLock, open_data_dir
+from cannery.node.store_rocksdb import DiskFullError, RocksStore
 from cannery.replica.block import ReplicaConfig
 from tests.backup.stand import FailingShelf, Stand
 
@@ -271,10 +272,26 @@ def test_a_lost_pack_is_written_anew_by_the_next_backup(stand: Stand) -> None:
     made = stand.back_up()
     (pack,) = (stand.place / "packs").iterdir()
     pack.unlink()
-    (problem, *_) = verify_repository(stand.shelf).problems
-    assert "cannot be restored whole" in problem
+    (problem,) = verify_repository(stand.shelf).problems
+    assert problem.startswith("backup 1 cannot be restored whole: ")
+    assert " units lack " in problem
+    assert problem.endswith(" more"), "one line for a backup, however much it holds"
     assert stand.back_up().head.written_bytes == made.head.written_bytes
     assert verify_repository(stand.shelf).problems == ()
+
+
+def test_where_a_base_is_lost_the_next_backup_is_whole_by_itself(stand: Stand, tmp_path: Path) -> None:
+    canisters = stand.fill(2)
+    stand.back_up()
+    stand.change(canisters)
+    assert stand.back_up().head.base is not None
+    (lost,) = stand.place.rglob("*00000001-*")
+    lost.unlink()
+    stand.change(canisters)
+    made = stand.back_up()
+    assert (made.head.number, made.head.base) == (3, None)
+    restore(stand.shelf, tmp_path / "restored")
+    assert stand.state_hash(tmp_path / "restored") == stand.state_hash()
 
 
 def test_a_damaged_backup_restores_nothing(stand: Stand, tmp_path: Path) -> None:
@@ -284,7 +301,7 @@ def test_a_damaged_backup_restores_nothing(stand: Stand, tmp_path: Path) -> None
     data = bytearray(pack.read_bytes())
     data[len(data) // 2] ^= 1
     pack.write_bytes(data)
-    with pytest.raises(BackupFormatError):
+    with pytest.raises(BackupFormatError, match="take another backup, or that file from a copy"):
         restore(stand.shelf, tmp_path / "restored")
     assert not list((tmp_path / "restored").iterdir())
 
@@ -404,6 +421,24 @@ def test_a_restoration_that_was_cut_short_is_no_data_directory_and_can_be_run_ag
     assert fails_at > 3
     assert stand.state_hash(target) == stand.state_hash()
     assert not (target / "restoring").exists()
+
+
+def test_a_restoration_onto_a_full_disk_says_where_there_is_no_room(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.fill(2)
+    stand.back_up()
+
+    def full(*_args: object) -> None:
+        raise DiskFullError("make room where the node's data stands, it goes on by itself")
+
+    monkeypatch.setattr(RocksStore, "write", full)
+    target = tmp_path / "restored"
+    with pytest.raises(BackupError, match=rf"cannot restore into {target} \(the disk is full\): make room"):
+        restore(stand.shelf, target)
+    monkeypatch.undo()
+    restore(stand.shelf, target)
+    assert stand.state_hash(target) == stand.state_hash()
 
 
 # --- two at once

@@ -11,7 +11,7 @@ import pytest
 from cannery.candid.codec import encoder
 from cannery.candid.python import nat64, type_of
 from cannery.node.backup.errors import BackupError
-from cannery.node.backup.source import ask_checkpoint
+from cannery.node.backup.source import ask_checkpoints
 from cannery.node.data_dir import DataDir
 from cannery.protocol.principal import Principal
 from tests.backup.stand import Stand
@@ -204,7 +204,7 @@ def test_a_fleet_goes_back_with_its_index(cli: Cli, start_node: Any, place: str,
     for member in members:
         call(member, "sign", '("after")')
     call("index", "make", f'(blob "{module}")')
-    done = cli("backup", "restore", place, "--fleet", saved["scope"].removeprefix("fleet "), node=node)
+    done = cli("backup", "restore", place, "--fleet", "index", node=node)
     assert done.code == 0, done.err
     assert done.out.count("is as it was") == 4
     assert [len(entries(cli, node, member)[0]) for member in members] == [1, 0, 0]
@@ -212,7 +212,12 @@ def test_a_fleet_goes_back_with_its_index(cli: Cli, start_node: Any, place: str,
     # They are members still: what a fleet's backup holds of the fleet itself is as it was.
     again = run(cli, "backup", "create", place, "--fleet", "index", node=node)
     assert again["canisters"] == 5
-    # The same fleet out of a node's backup.
+    # The same fleet out of a node's backup; a node out of it, though a fleet's came after.
+    missing = cli("backup", "restore", place, "--to", str(tmp_path / "none"))
+    assert (missing.code, "no backup of a whole node here" in missing.error) == (1, True)
+    whole = run(cli, "backup", "create", place, node=node)
+    run(cli, "backup", "create", place, "--fleet", "index", node=node)
+    assert run(cli, "backup", "restore", place, "--to", str(tmp_path / "whole"))["backup"] == whole["backup"]
     run(cli, "backup", "create", place, node=node)
     call(members[1], "sign", '("later")')
     done = cli("backup", "restore", place, "--fleet", "index", node=node)
@@ -238,12 +243,12 @@ def test_a_checkpoint_that_cannot_be_made_is_refused_in_words(start_node: Any) -
     folder = DataDir(node.data)
     folder.checkpoint.mkdir()
     with pytest.raises(BackupError, match=r"cannot make a copy of its store: .* there is something already"):
-        ask_checkpoint(folder.socket)
+        ask_checkpoints([folder.socket])
     # A node that starts removes what a killed backup has left.
     node.stop()
     node.start()
     assert not folder.checkpoint.exists()
-    assert ask_checkpoint(folder.socket).block > 0
+    assert ask_checkpoints([folder.socket])[0].block > 0
 
 
 def test_commands_say_what_is_wrong(cli: Cli, tmp_path: Path, place: str) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from cannery.cdk.interface import KIT_VERSION
 from cannery.limits import BACKUP_CHAIN_COUNT_MAX, BACKUP_COUNT_MAX
+from cannery.node.backup.cut import States, subnet_of_canister
 from cannery.node.backup.errors import BackupError
 from cannery.node.backup.format.chunks import cut_chunks
+from cannery.node.backup.format.errors import BackupFormatError
 from cannery.node.backup.format.manifest import (
     BackupHead,
     BlockPoint,
@@ -19,6 +22,7 @@ from cannery.node.backup.format.manifest import (
     FleetScope,
     NodeScope,
     Scope,
+    SubnetPoint,
     UnitEntry,
     listing_of,
     plan_manifest,
@@ -29,17 +33,19 @@ from cannery.node.backup.format.units import (
     canister_entries,
     file_unit,
     fleet_members,
+    in_subnet,
     node_entries,
+    split_subnet,
 )
-from cannery.node.backup.repository import Backup, PackWriter, Say, open_repository
+from cannery.node.backup.repository import Backup, PackWriter, Repository, Say, open_repository
 from cannery.node.backup.shelf import Shelf
-from cannery.node.backup.source import Source, open_source
+from cannery.node.backup.source import OpenState, Source, SubnetState, open_source
 from cannery.node.data_dir import load_keys
 from cannery.node.supervisor import hash_seed_of
-from cannery.ports import StoreReader
 from cannery.protocol.principal import Principal, PrincipalError
 from cannery.replica import keys
 from cannery.replica.block import decode_block, state_hash
+from cannery.replica.records import HeadRecord
 from cannery.replica.snapshot_build import Readable
 from cannery.replica.view import show
 
@@ -81,6 +87,7 @@ def create_backup(
     holder: str,
     say: Say = lambda _text: None,
     now: Callable[[], int] = time.time_ns,
+    open_state: OpenState = open_source,
 ) -> Created:
     """Make a backup. Raises `CanneryError`; whatever happens, what the repository holds stays valid."""
     with shelf.lock(holder, now()) as lock:
@@ -90,14 +97,13 @@ def create_backup(
         if len(backups) >= BACKUP_COUNT_MAX:
             raise BackupError(f"there are {len(backups)} backups here, as many as may be: prune some")
         repository.load_index(say)
-        with open_source(order.data, say) as source:
-            scope = _scope(source.reader, order)
+        with open_state(order.data, say) as source:
+            scope = _scope(source.states, order)
             writer = PackWriter(repository, lambda: lock.renew(now()))
             units = _write_units(writer, _entries(source, scope, order.with_keys), say)
             writer.flush()
             head = _head(source, scope, order.with_keys, backups, units, writer.written_bytes, now(), say)
-        base = _base_for(head, backups)
-        base_units = {} if base is None else repository.units(base, backups)
+        base, base_units = _base_for(head, repository, backups)
         manifest = plan_manifest(
             head, units, None if base is None else base.head, base_units, BACKUP_CHAIN_COUNT_MAX
         )
@@ -128,11 +134,11 @@ def _write_units(writer: PackWriter, entries: Iterator[Entry], say: Say) -> dict
 # --- what is read ------------------------------------------------------------------------------------------
 
 
-def _scope(reader: StoreReader, order: Order) -> Scope:
+def _scope(state: States, order: Order) -> Scope:
     if order.fleet is not None:
-        return FleetScope(find_canister(reader, order.fleet))
+        return FleetScope(find_canister(state, order.fleet))
     if order.canisters:
-        return CanisterScope(tuple(sorted({find_canister(reader, text) for text in order.canisters})))
+        return CanisterScope(tuple(sorted({find_canister(state, text) for text in order.canisters})))
     return NodeScope()
 
 
@@ -150,20 +156,28 @@ def find_canister(state: Readable, text: str) -> bytes:
 def _entries(source: Source, scope: Scope, with_keys: bool) -> Iterator[Entry]:
     if isinstance(scope, NodeScope):
         yield from _file_entries(source, with_keys)
-        yield from node_entries(source.reader)
+        wanted: tuple[bytes, ...] = ()
     else:
-        yield from canister_entries(source.reader, _scope_canisters(source.reader, scope))
+        wanted = _scope_canisters(source.states, scope)
+    for number, subnet in enumerate(source.subnets):
+        if isinstance(scope, NodeScope):
+            found = node_entries(subnet.reader)
+        else:
+            here = [canister for canister in wanted if subnet_of_canister(canister) == number]
+            found = canister_entries(subnet.reader, here) if here else iter(())
+        for unit, key, value in found:
+            yield in_subnet(number, unit), key, value
 
 
-def _scope_canisters(reader: StoreReader, scope: FleetScope | CanisterScope) -> tuple[bytes, ...]:
+def _scope_canisters(state: States, scope: FleetScope | CanisterScope) -> tuple[bytes, ...]:
     if isinstance(scope, FleetScope):
-        wanted = tuple(fleet_members(reader, scope.fleet))
-        if len(wanted) == 1 and reader.get(keys.owned(keys.FLEETS, scope.fleet)) is None:
+        wanted = tuple(fleet_members(state, scope.fleet))
+        if len(wanted) == 1 and state.get(keys.owned(keys.FLEETS, scope.fleet)) is None:
             raise BackupError(f"{show(scope.fleet)} is no fleet: name its index, or use --canister")
     else:
         wanted = scope.canisters
     for canister in wanted:
-        if reader.get(keys.owned(keys.CANISTERS, canister)) is None:
+        if state.get(keys.owned(keys.CANISTERS, canister)) is None:
             raise BackupError(f"there is no canister {show(canister)} on this node")
     return wanted
 
@@ -188,53 +202,80 @@ def _head(
     made_ns: int,
     say: Say,
 ) -> BackupHead:
-    reader, head, is_node = source.reader, source.head, isinstance(scope, NodeScope)
+    is_node = isinstance(scope, NodeScope)
     node_keys = load_keys(source.folder.path)
     node = sha256(node_keys.root.public_key_der).digest()
     if is_node:
         say("hashing the state")
+    points = [
+        SubnetPoint(_block_point(subnet.head), state_hash(subnet.reader) if is_node else b"")
+        for subnet in source.subnets
+    ]
     return BackupHead(
         number=1 + max((backup.head.number for backup in backups), default=0),
         made_ns=made_ns,
         scope=scope,
         node=node,
         kit_version=KIT_VERSION,
-        block=BlockPoint(head.number, head.block_hash, head.root, head.time_ns, head.oldest_block),
-        state_hash=state_hash(reader) if is_node else b"",
+        block=points[0].block,
+        state_hash=points[0].state_hash,
         has_keys=is_node and with_keys,
         hash_seed=hash_seed_of(node_keys),
         follows=_follows(source, node, backups) if is_node else (),
-        canister_count=sum(1 for name in units if _is_canister(name, reader)),
+        canister_count=sum(1 for name in units if _is_canister(name, source.states)),
         size_bytes=sum(unit.size_bytes for unit in units.values()),
         written_bytes=written_bytes,
         listing=listing_of(units),
+        subnets=tuple(points[1:]),
     )
 
 
-def _is_canister(unit: bytes, reader: StoreReader) -> bool:
-    return unit[0] == UnitKind.OWNER and reader.get(keys.owned(keys.CANISTERS, unit[1:])) is not None
+def _block_point(head: HeadRecord) -> BlockPoint:
+    return BlockPoint(head.number, head.block_hash, head.root, head.time_ns, head.oldest_block)
+
+
+def _is_canister(unit: bytes, state: States) -> bool:
+    _, name = split_subnet(unit)
+    return name[0] == UnitKind.OWNER and state.get(keys.owned(keys.CANISTERS, name[1:])) is not None
 
 
 def _follows(source: Source, node: bytes, backups: Sequence[Backup]) -> tuple[int, ...]:
-    """Give the backups of this node whose state the blocks that it still has lead on from.
+    """Give the backups of this node whose state the blocks that it still has lead on from, on each subnet.
 
     A node that was restored to an earlier point has blocks of the same numbers as those it once had, so the
     hashes decide.
     """
-    head, found = source.head, []
-    for backup in backups:
-        block = backup.head.block
-        if not backup.head.is_node or backup.head.node != node:
-            continue
-        if block.number == head.number and block.hash == head.block_hash:
-            found.append(backup.head.number)
-        elif head.oldest_block - 1 <= block.number < head.number:
-            stored = source.reader.get(keys.block_key(block.number + 1))
-            if stored is not None and decode_block(stored).previous_hash == block.hash:
-                found.append(backup.head.number)
-    return tuple(found)
+    return tuple(
+        backup.head.number
+        for backup in backups
+        if backup.head.is_node
+        and backup.head.node == node
+        and backup.head.subnet_count == len(source.subnets)
+        and all(
+            _leads_on(subnet, backup.head.of(number).block) for number, subnet in enumerate(source.subnets)
+        )
+    )
 
 
-def _base_for(head: BackupHead, backups: Sequence[Backup]) -> Backup | None:
-    """Give the newest backup of the same thing."""
-    return next((backup for backup in reversed(backups) if backup.head.series == head.series), None)
+def _leads_on(subnet: SubnetState, block: BlockPoint) -> bool:
+    head = subnet.head
+    if block.number == head.number:
+        return block.hash == head.block_hash
+    if not head.oldest_block - 1 <= block.number < head.number:
+        return False
+    stored = subnet.reader.get(keys.block_key(block.number + 1))
+    return stored is not None and decode_block(stored).previous_hash == block.hash
+
+
+def _base_for(
+    head: BackupHead, repository: Repository, backups: Sequence[Backup]
+) -> tuple[Backup | None, Mapping[bytes, UnitEntry]]:
+    """Give the newest backup of the same thing that is still whole, and its units; nothing where there is
+    none: then the new one is whole by itself.
+    """
+    for backup in reversed(backups):
+        if backup.head.series == head.series:
+            # One whose own base is lost is no ground to stand on, and no reason to save nothing more.
+            with suppress(BackupFormatError):
+                return backup, repository.units(backup, backups)
+    return None, {}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from cannery.node.backup.create import find_canister
+from cannery.node.backup.cut import States
 from cannery.node.backup.errors import BackupError
 from cannery.node.backup.format.manifest import UnitEntry
 from cannery.node.backup.format.time_plan import ReplayPlan
@@ -18,6 +19,7 @@ from cannery.node.backup.format.units import (
     UnitKind,
     fleet_members,
     unit_of,
+    units_in,
 )
 from cannery.node.backup.repository import Backup, Repository, Say
 from cannery.node.backup.restore import restore_state, scratch_folder
@@ -30,8 +32,8 @@ from cannery.replica.view import show
 class Extract:
     """Canisters in a backup."""
 
-    def __init__(self, state: Readable) -> None:
-        self._state = state
+    def __init__(self, states: Sequence[Readable]) -> None:
+        self._state = States(states)
 
     def find(self, text: str) -> bytes:
         """Read a canister id, or look a name up among those that the backup has; raises `BackupError`."""
@@ -46,7 +48,7 @@ class Extract:
 
     def archive(self, canister_id: bytes) -> Archived:
         """Give the archive of a canister; raises `BackupError` where the backup has none."""
-        found = build_archive(self._state, canister_id)
+        found = build_archive(self._state.of(canister_id), canister_id)
         if found is None:
             raise BackupError(
                 f"the backup has no canister {show(canister_id)}, or it was empty then: choose another backup"
@@ -98,13 +100,14 @@ def open_extract(
     """Open the state of a backup, or a point in time that it reaches, to read canisters from it."""
     if plan.blocks is None:
         backup = next(backup for backup in backups if backup.head.number == plan.start.number)
-        yield Extract(_UnitState(repository, repository.units(backup, backups)))
+        units = repository.units(backup, backups)
+        count = plan.start.subnet_count
+        yield Extract([_UnitState(repository, units_in(subnet, units)) for subnet in range(count)])
         return
-    with scratch_folder() as scratch:
-        path = scratch / "store"
-        restore_state(repository, backups, plan, path, say)
-        copy = RocksCopy(str(path))
-        try:
-            yield Extract(copy)
-        finally:
-            copy.close()
+    with scratch_folder() as scratch, ExitStack() as stack:
+        copies: list[RocksCopy] = []
+        for subnet in range(plan.start.subnet_count):
+            path = scratch / f"store-{subnet}"
+            restore_state(repository, backups, plan, path, say, subnet)
+            copies.append(stack.enter_context(closing(RocksCopy(str(path)))))
+        yield Extract(copies)

@@ -127,6 +127,13 @@ class Repository:
             "'cannery backup list' shows them"
         )
 
+    def newest_of_node(self) -> Backup:
+        """Give the newest backup of a whole node; raises `BackupError`."""
+        for backup in reversed(self.backups()):
+            if backup.head.is_node:
+                return backup
+        raise BackupError("there is no backup of a whole node here: make one with 'cannery backup create'")
+
     def read_manifest(self, name: ManifestName) -> Manifest:
         """Read a manifest and check it by its name."""
         data = self.shelf.get(str(name))
@@ -221,7 +228,10 @@ class Repository:
         try:
             return take_chunk(self._frame(pack, place), place, wanted)
         except BackupFormatError as error:
-            raise BackupFormatError(f"{pack_name(pack)}: {error}") from None
+            raise BackupFormatError(
+                f"{pack_name(pack)}: {error}; take another backup, or that file from a copy: "
+                "'cannery backup verify' tells what else needs it"
+            ) from None
 
     def entries(self, unit: UnitEntry) -> Iterator[tuple[bytes, bytes]]:
         """Yield the entries of a unit, each chunk checked by its hash."""

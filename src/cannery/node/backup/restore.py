@@ -10,21 +10,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cannery.limits import BACKUP_WRITE_SIZE_BYTES
 from cannery.node.backup.create import KEY_FILES, PLAIN_FILES
+from cannery.node.backup.cut import find_cut_fault
 from cannery.node.backup.errors import BackupError
 from cannery.node.backup.format.manifest import BackupHead, UnitEntry
 from cannery.node.backup.format.time_plan import ReplayPlan
-from cannery.node.backup.format.units import UnitKind, space_unit
+from cannery.node.backup.format.units import UnitKind, in_subnet, space_unit, units_in
 from cannery.node.backup.replay import Replayed, Target, replay_blocks
 from cannery.node.backup.repository import Backup, Repository, Say
 from cannery.node.data_dir import DataDir
-from cannery.node.store_rocksdb import RocksStore
-from cannery.ports import WriteBatch
+from cannery.node.store_rocksdb import DiskFullError, RocksCopy, RocksStore
+from cannery.ports import Store, WriteBatch
 from cannery.replica import keys
 from cannery.replica.block import state_hash
 
@@ -58,15 +59,18 @@ def restore_node(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700, parents=True)
         folder = DataDir(partial)
-        for part in ("keys", "subnet-0", "spool", "run"):
-            (partial / part).mkdir(mode=0o700)
-        restored = restore_state(repository, backups, plan, folder.store, say)
+        subnets = [folder.of(number) for number in range(plan.start.subnet_count)]
+        for path in (partial / "keys", partial / "spool", partial / "run", *(each.own for each in subnets)):
+            path.mkdir(mode=0o700)
+        found = [restore_state(repository, backups, plan, each.store, say, each.subnet) for each in subnets]
+        _check_cut([each.store for each in subnets])
+        restored = found[0]
         _write_files(repository, _units_of(repository, backups, plan.start), folder)
         _move_up(partial, target)
-    except OSError as error:
+    except (OSError, DiskFullError) as error:
+        why = "the disk is full" if isinstance(error, DiskFullError) else error.strerror or error
         raise BackupError(
-            f"cannot restore into {target} ({error.strerror or error}): make room or choose another place, "
-            "and run it again"
+            f"cannot restore into {target} ({why}): make room or choose another place, and run it again"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -74,14 +78,20 @@ def restore_node(
 
 
 def restore_state(
-    repository: Repository, backups: Sequence[Backup], plan: ReplayPlan, path: Path, say: Say
+    repository: Repository,
+    backups: Sequence[Backup],
+    plan: ReplayPlan,
+    path: Path,
+    say: Say,
+    subnet: int = 0,
 ) -> Restored:
-    """Restore a node's store into a directory of its own, and replay blocks as planned.
+    """Restore the store of a node's subnet into a directory of its own, and replay blocks as planned.
 
     Raises `BackupError` where the state that comes out is not the one that went in.
     """
+    plan = plan.of(subnet)
     start = plan.start
-    units = _units_of(repository, backups, start)
+    units = units_in(subnet, _units_of(repository, backups, start))
     store = RocksStore(str(path))
     try:
         write_units(store, repository, units, say)
@@ -97,14 +107,19 @@ def restore_state(
         store.close()
     if plan.blocks is None:
         return Restored(start.block.number, start.block.time_ns, start.block.root, found, 0)
-    return _replay(repository, backups, plan, path, say)
+    return _replay(repository, backups, plan, path, say, subnet)
 
 
 def _replay(
-    repository: Repository, backups: Sequence[Backup], plan: ReplayPlan, path: Path, say: Say
+    repository: Repository,
+    backups: Sequence[Backup],
+    plan: ReplayPlan,
+    path: Path,
+    say: Say,
+    subnet: int,
 ) -> Restored:
     assert plan.blocks is not None, "there is something to replay"
-    held = _units_of(repository, backups, plan.blocks).get(space_unit(keys.BLOCKS))
+    held = _units_of(repository, backups, plan.blocks).get(in_subnet(subnet, space_unit(keys.BLOCKS)))
     blocks = iter(()) if held is None else repository.entries(held)
     # The whole way to a backup's own state can be compared with what it says of itself.
     is_whole = plan.until_block == plan.blocks.block.number
@@ -118,9 +133,18 @@ def _replay(
     return Restored(done.block, done.time_ns, done.root, done.state_hash, done.count)
 
 
-def write_units(
-    store: RocksStore, repository: Repository, units: Mapping[bytes, UnitEntry], say: Say
-) -> None:
+def _check_cut(stores: Sequence[Path]) -> None:
+    """Raise `BackupError` where the restored subnets do not fit each other."""
+    with ExitStack() as stack:
+        fault = find_cut_fault([stack.enter_context(closing(RocksCopy(str(path)))) for path in stores])
+    if fault is not None:
+        raise BackupError(
+            f"the subnets do not fit each other at that point ({fault}): choose another time, or a backup as "
+            "it was made"
+        )
+
+
+def write_units(store: Store, repository: Repository, units: Mapping[bytes, UnitEntry], say: Say) -> None:
     """Write everything but files into a store, durably."""
     batch, size_bytes, done = WriteBatch(), 0, 0
     for key, value in _pairs(repository, units):

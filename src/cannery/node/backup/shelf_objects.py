@@ -165,7 +165,7 @@ def _read_lock(data: bytes) -> tuple[str, int]:
     try:
         found = json.loads(data)
         return str(found["holder"]), int(found["until_ns"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "nobody", 0
 
 

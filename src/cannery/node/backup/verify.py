@@ -22,6 +22,8 @@ from cannery.node.backup.repository import Backup, Repository, Say, open_reposit
 from cannery.node.backup.restore import Restored, restore_state, scratch_folder
 from cannery.node.backup.shelf import Shelf
 
+_UNITS_SHOWN = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -114,19 +116,26 @@ def _check_backup(
     except BackupFormatError as error:
         problems.append(f"backup {number}: {error}")
         return
+    lacking: list[bytes] = []
+    missing_count = 0
     for name in sorted(units):
         unit = units[name]
         missing = [chunk for chunk in unit.chunks if chunk not in chunks]
         needed.update(unit.chunks)
         if missing:
-            problems.append(
-                f"backup {number}: {describe_unit(name)} lacks {len(missing)} of {len(unit.chunks)} chunks "
-                f"({missing[0].hex()[:16]} for one): it cannot be restored whole"
-            )
+            lacking.append(name)
+            missing_count += len(missing)
         elif sum(chunks[chunk] for chunk in unit.chunks) != unit.size_bytes:
             problems.append(
                 f"backup {number}: {describe_unit(name)} does not have the size that it should have"
             )
+    if lacking:
+        shown = ", ".join(describe_unit(name) for name in lacking[:_UNITS_SHOWN])
+        more = len(lacking) - _UNITS_SHOWN
+        problems.append(
+            f"backup {number} cannot be restored whole: {len(lacking)} of {len(units)} units lack "
+            f"{missing_count} chunks: {shown}{f' and {more} more' if more > 0 else ''}"
+        )
 
 
 def drill(shelf: Shelf, wanted: int | None, say: Say, folder: Path | None = None) -> Drilled:
@@ -140,15 +149,30 @@ def drill(shelf: Shelf, wanted: int | None, say: Say, folder: Path | None = None
     head = _drilled(repository, backups, wanted)
     repository.load_index(say)
     with scratch_folder(folder) as scratch:
-        restored = restore_state(repository, backups, ReplayPlan(head, None), scratch / "restored", say)
+        whole = ReplayPlan(head, None)
+        restored = _restore(repository, backups, [whole] * head.subnet_count, scratch / "restored", say)
         earlier = [other.head for other in backups if other.head.number in head.follows]
         earlier = [other for other in earlier if other.block.number < head.block.number]
         start = max(earlier, key=lambda other: (other.block.number, other.number), default=None)
         if start is None:
             return Drilled(head, restored, None, None)
-        plan = ReplayPlan(start, head, until_block=head.block.number)
-        replayed = restore_state(repository, backups, plan, scratch / "replayed", say)
+        plans = [
+            ReplayPlan(start, head, until_block=head.of(subnet).block.number)
+            for subnet in range(head.subnet_count)
+        ]
+        replayed = _restore(repository, backups, plans, scratch / "replayed", say)
     return Drilled(head, restored, start.number, replayed)
+
+
+def _restore(
+    repository: Repository, backups: Sequence[Backup], plans: Sequence[ReplayPlan], path: Path, say: Say
+) -> Restored:
+    """Restore each subnet by its plan; give what came out of the first one."""
+    found = [
+        restore_state(repository, backups, plan, path.with_name(f"{path.name}-{subnet}"), say, subnet)
+        for subnet, plan in enumerate(plans)
+    ]
+    return found[0]
 
 
 def _drilled(repository: Repository, backups: Sequence[Backup], wanted: int | None) -> BackupHead:

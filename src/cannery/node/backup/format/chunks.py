@@ -15,7 +15,7 @@ from zlib import crc32
 
 from cannery.limits import BACKUP_CHUNK_TARGET_SIZE_BYTES, BACKUP_SPACE_CHUNK_TARGET_SIZE_BYTES
 from cannery.node.backup.format.errors import BackupFormatError
-from cannery.node.backup.format.units import Entry, UnitKind, describe_unit
+from cannery.node.backup.format.units import Entry, UnitKind, describe_unit, split_subnet
 
 _ENTRY = Struct(">HI")
 _SMALLEST_PART = 4
@@ -49,7 +49,7 @@ def cut_chunks(entries: Iterable[Entry]) -> Iterator[tuple[bytes, bytes]]:
 
 def _target(unit: bytes) -> int:
     """Shared spaces change at many places, a little each time: their chunks are smaller."""
-    if unit[0] == UnitKind.SPACE:
+    if split_subnet(unit)[1][0] == UnitKind.SPACE:
         return BACKUP_SPACE_CHUNK_TARGET_SIZE_BYTES
     return BACKUP_CHUNK_TARGET_SIZE_BYTES
 

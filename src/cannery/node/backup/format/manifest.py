@@ -65,6 +65,13 @@ class BlockPoint(_Shape, frozen=True, array_like=True):
     oldest: int
 
 
+class SubnetPoint(_Shape, frozen=True, array_like=True):
+    """A further subnet of the node: the last block in its state, and the hash of it."""
+
+    block: BlockPoint
+    state_hash: bytes
+
+
 class BaseRef(_Shape, frozen=True, array_like=True):
     """The backup that a difference is taken from, and how many follow each other down to a whole one."""
 
@@ -78,7 +85,8 @@ class BackupHead(_Shape, frozen=True, array_like=True):
 
     `node`: SHA-256 of the node's root key; `state_hash`: of the node's replicated state, empty for parts of
     it; `hash_seed`: under which its blocks ran, so that a replay gives the same; `follows`: backups whose
-    state the blocks in this one lead on from; `written_bytes`: what it added to the repository's packs.
+    state the blocks in this one lead on from, on each subnet; `written_bytes`: what it added to the
+    repository's packs; `subnets`: the further ones, where `block` and `state_hash` are the first one's.
     """
 
     number: int
@@ -96,6 +104,23 @@ class BackupHead(_Shape, frozen=True, array_like=True):
     written_bytes: int
     listing: bytes
     base: BaseRef | None = None
+    subnets: tuple[SubnetPoint, ...] = ()
+
+    def of(self, subnet: int) -> BackupHead:
+        """Give the head as one of its subnets alone would have it."""
+        if subnet == 0:
+            return self
+        point = self.subnets[subnet - 1]
+        return msgspec.structs.replace(self, block=point.block, state_hash=point.state_hash, subnets=())
+
+    @property
+    def subnet_count(self) -> int:
+        return 1 + len(self.subnets)
+
+    @property
+    def last_ns(self) -> int:
+        """The time of the last block of any subnet."""
+        return max(self.block.time_ns, *(point.block.time_ns for point in self.subnets), 0)
 
     @property
     def is_node(self) -> bool:
@@ -232,7 +257,7 @@ def decode_manifest(data: bytes) -> Manifest:
     raw = decompress(data[body_start:], raw_bytes, "a manifest's body")
     try:
         body = _BODY.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BackupFormatError(f"a manifest's body does not decode: {error}") from None
     for unit in body.changed:
         if not unit.name or any(len(chunk) != HASH_SIZE_BYTES for chunk in unit.chunks):

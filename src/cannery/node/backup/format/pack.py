@@ -146,7 +146,7 @@ def read_index(end: bytes, pack_bytes: int) -> dict[bytes, ChunkPlace]:
     raw = decompress(stored[:-PACK_TAIL_SIZE_BYTES], raw_size, "a pack's index")
     try:
         index = _DECODER.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BackupFormatError(f"a pack's index does not decode: {error}") from None
     return _places(index, index_start)
 

@@ -48,9 +48,9 @@ class PackPlan:
 
 
 def plan_keep(heads: Iterable[BackupHead], rule: KeepRule) -> frozenset[int]:
-    """Give the numbers of the backups that stay."""
+    """Give the numbers of the backups that stay; the newest has the highest one, whatever the clock was."""
     series: dict[object, list[BackupHead]] = {}
-    for head in sorted(heads, key=lambda head: (head.made_ns, head.number), reverse=True):
+    for head in sorted(heads, key=lambda head: head.number, reverse=True):
         series.setdefault(head.series, []).append(head)
     kept: set[int] = set()
     for found in series.values():

@@ -32,6 +32,11 @@ class ReplayPlan:
     until_block: int | None = None
     until_ns: int | None = None
 
+    def of(self, subnet: int) -> ReplayPlan:
+        """Give the plan for one subnet of the node."""
+        blocks = None if self.blocks is None else self.blocks.of(subnet)
+        return ReplayPlan(self.start.of(subnet), blocks, self.until_block, self.until_ns)
+
 
 def plan_spans(heads: Iterable[BackupHead]) -> list[Span]:
     """Give the spans of blocks that the backups of nodes reach, in order; backups without blocks between
@@ -52,8 +57,14 @@ def plan_spans(heads: Iterable[BackupHead]) -> list[Span]:
 
 
 def plan_block(heads: Sequence[BackupHead], wanted: int) -> ReplayPlan | None:
-    """Plan how to get the state after a block; None where no backups reach it. Newer backups come first."""
-    nodes = sorted((head for head in heads if head.is_node), key=lambda head: head.number, reverse=True)
+    """Plan how to get the state after a block; None where no backups reach it. Newer backups come first. A
+    number of a block is one of a subnet, so that nodes of several have only times.
+    """
+    nodes = sorted(
+        (head for head in heads if head.is_node and head.subnet_count == 1),
+        key=lambda head: head.number,
+        reverse=True,
+    )
     for head in nodes:
         if head.block.number == wanted:
             return ReplayPlan(head, None, until_block=wanted)
@@ -69,11 +80,11 @@ def plan_time(heads: Sequence[BackupHead], wanted_ns: int) -> ReplayPlan | None:
     nodes = sorted((head for head in heads if head.is_node), key=lambda head: head.number, reverse=True)
     for head in nodes:
         # Nothing happened between the last block and the backup.
-        if head.block.time_ns <= wanted_ns <= max(head.made_ns, head.block.time_ns):
+        if head.last_ns <= wanted_ns <= max(head.made_ns, head.last_ns):
             return ReplayPlan(head, None, until_ns=wanted_ns)
     for later in nodes:
-        start = _start_for(nodes, later, lambda head: head.block.time_ns <= wanted_ns)
-        if start is not None and later.block.time_ns >= wanted_ns:
+        start = _start_for(nodes, later, lambda head: head.last_ns <= wanted_ns)
+        if start is not None and later.last_ns >= wanted_ns:
             return ReplayPlan(start, later, until_ns=wanted_ns)
     return None
 

@@ -2,21 +2,25 @@
 
 A unit is all that one canister owns in every space, one module with its file, a whole shared space, or a
 file of the data directory. Its name is one byte of kind, then the canister, the hash, the space or the file's
-name. Chunks never span units, so a changed canister changes its own chunks alone. A space that is not
-named here is a shared one. This module writes nothing.
+name; what belongs to a further subnet than the first has its kind, the number, and then that name. Chunks
+never span units, so a changed canister changes its own chunks alone. A space that is not named here is a
+shared one. This module writes nothing.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
+from typing import TypeVar
 
 from cannery.ports import StoreReader
 from cannery.replica import keys
 from cannery.replica.records import CANISTER
 from cannery.replica.snapshot_build import Readable
 from cannery.replica.view import show
+
+T = TypeVar("T")
 
 Entry = tuple[bytes, bytes, bytes]
 """A unit's name, a key, a value."""
@@ -44,6 +48,7 @@ OWNED_SPACES = (
     keys.FLEET_MEMBERS,
     keys.FLEET_ROLES,
     keys.FLEET_VALUES,
+    keys.FLEET_LOCALS,
     keys.UPGRADE_BATCHES,
     keys.UPGRADE_RESULTS,
     keys.EVENTS,
@@ -61,6 +66,7 @@ class UnitKind(IntEnum):
     SPACE = 2
     MODULE = 3
     OWNER = 4
+    SUBNET = 5
 
 
 def unit_name(kind: UnitKind, rest: bytes) -> bytes:
@@ -88,8 +94,27 @@ def file_unit(name: str) -> bytes:
     return unit_name(UnitKind.FILE, name.encode())
 
 
+def in_subnet(subnet: int, unit: bytes) -> bytes:
+    """Give the name that a unit of a subnet has among those of the node: the first one's have their own."""
+    return bytes((UnitKind.SUBNET, subnet)) + unit if subnet else unit
+
+
+def split_subnet(name: bytes) -> tuple[int, bytes]:
+    """Take the name of a unit of a node apart, into the subnet and the name there."""
+    return (name[1], name[2:]) if name[0] == UnitKind.SUBNET else (0, name)
+
+
+def units_in(subnet: int, units: Mapping[bytes, T]) -> dict[bytes, T]:
+    """Give the units of a subnet by their names there; files are the first one's."""
+    found = ((split_subnet(name), value) for name, value in units.items())
+    return {name: value for (number, name), value in found if number == subnet}
+
+
 def describe_unit(name: bytes) -> str:
     """Name a unit for people."""
+    subnet, name = split_subnet(name)
+    if subnet:
+        return f"{describe_unit(name)} of subnet {subnet}"
     kind, rest = name[:1], name[1:]
     if kind == bytes((UnitKind.OWNER,)):
         return f"canister {show(rest)}"
@@ -135,9 +160,14 @@ def canister_entries(reader: StoreReader, canisters: Iterable[bytes]) -> Iterato
 
 
 def fleet_members(reader: Readable, fleet: bytes) -> list[bytes]:
-    """Give the canisters of a fleet: its index, then its members in order."""
-    start, end = keys.owned_range(keys.FLEET_MEMBERS, fleet)
-    members = [key[len(start) :] for key, _ in reader.scan(start, end)]
+    """Give the canisters of a fleet: its index, then its members in order, those of local indexes too."""
+    start, end = keys.owned_range(keys.FLEET_LOCALS, fleet)
+    listers = [fleet, *(key[len(start) :] for key, _ in reader.scan(start, end))]
+    members: list[bytes] = []
+    for lister in listers:
+        start, end = keys.owned_range(keys.FLEET_MEMBERS, lister)
+        members += [key[len(start) :] for key, _ in reader.scan(start, end)]
+    members.sort()
     return [fleet, *(member for member in members if member != fleet)]
 
 
