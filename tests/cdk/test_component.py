@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from cannery import (
@@ -105,6 +107,28 @@ def test_methods_continuations_and_timers_of_a_component_run() -> None:
         assert shop.tally("visits") == 116
         node.restart()
         assert shop.tally("visits") == 116
+
+
+def test_what_an_activation_made_goes_with_it_without_the_garbage_collector() -> None:
+    def alive() -> int:
+        return sum(
+            type(thing).__name__ in {"Shop", "Counting", "Tally", "Clerk"} for thing in gc.get_objects()
+        )
+
+    with Node() as node:
+        shop = node.install(Shop)
+        shop.asked()
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            assert shop.visit() == 8
+            assert shop.asked() == 0
+            with pytest.raises(Rejected):
+                shop.tally("x" * 2_000_000)
+            assert alive() == before
+        finally:
+            gc.enable()
 
 
 def test_names_have_the_prefix_of_their_component() -> None:

@@ -202,6 +202,20 @@ def test_too_many_holes_are_refused_and_what_came_stays() -> None:
     assert store.finish(b"n", None).size == 1_000
 
 
+def test_many_small_ones_make_room_for_a_large_one_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONTENT_CLEAN_COUNT_MAX", 3)
+    store, _ = fresh()
+    for n in range(8):
+        put(store, b"%d" % n, b"x")
+    cost = store.usage().size_bytes // 8
+    store.set_rule(LogRule(10, 9 * cost, None, WhenFull.prune_oldest()))
+    for left in (5, 2):
+        with pytest.raises(ContentRefused, match="no room: it is being cleaned; retry after 1 s"):
+            store.begin(b"large", 8 * cost - 170)
+        assert store.usage().count == left
+    store.begin(b"large", 8 * cost - 170)
+
+
 def test_bytes_age_and_abandoned_uploads() -> None:
     store, system = fresh()
     put(store, b"a", bytes(1_000))

@@ -239,6 +239,26 @@ def test_the_late_answer_of_a_batch_that_was_sent_again_settles_nothing() -> Non
     assert world.taken(to) == [1, 2, 3]
 
 
+def test_batches_that_overlap_are_taken_in_any_order() -> None:
+    """Whoever receives may look something up first, and so take a batch after one that was sent later."""
+    world = World()
+    to = RECEIVERS[0]
+    world.post(to, 1)
+    (first,) = world.calls
+    world.sender.canister.now_ns += STUCK_NS + 1
+    world.post(to, 2)
+    second = world.calls[-1]
+    world.serve(second)
+    world.serve(first)
+    world.sender.canister.now_ns += STUCK_NS + 1
+    world.post(to, 3)
+    third = world.calls[-1]
+    assert len({first, second, third}) == 3
+    world.settle(third, world.serve(third))
+    assert world.taken(to) == [1, 2, 3]
+    assert world.reports("delivered") == [1, 2, 3]
+
+
 def test_the_method_that_posts_is_answered_by_the_first_attempt() -> None:
     world = World()
     call = world.post(RECEIVERS[0], 7)

@@ -120,6 +120,10 @@ class Bank(Canister):
             raise MemoryError
         if how == "recursion":
             return self.fail(ctx, how)
+        if how == "lost recursion":
+            raise SystemError("error return without exception set")
+        if how == "system error":
+            raise SystemError("of an extension")
         if how == "address":
             raise ValueError(f"at {object()!r}")
         if how == "long":
@@ -291,6 +295,7 @@ def test_a_reject_answers_and_keeps_what_was_written(bank: Driver) -> None:
         ("address", r"^ValueError: at <object object at 0x…> \(test_program.py:\d+ in fail\)$"),
         ("long", r"^ValueError: x{900,1000}… \(test_program.py:\d+ in fail\)$"),
         ("wrong", r"^fail returned 'text'; its interface promises \(nat64\)"),
+        ("system error", r"^SystemError: of an extension \(test_program.py:\d+ in fail\)"),
         ("negative", r"^fail returned -1; its interface promises \(nat64\)"),
     ],
 )
@@ -302,7 +307,13 @@ def test_what_goes_wrong_is_a_trap_that_drops_the_writes(bank: Driver, how: str,
 
 @pytest.mark.parametrize(
     ("how", "error"),
-    [("exit", SystemExit), ("stopped", Stopped), ("memory", MemoryError), ("recursion", RecursionError)],
+    [
+        ("exit", SystemExit),
+        ("stopped", Stopped),
+        ("memory", MemoryError),
+        ("recursion", RecursionError),
+        ("lost recursion", RecursionError),
+    ],
 )
 def test_what_is_no_exception_and_what_the_machine_decided_pass_through(
     bank: Driver, how: str, error: type[BaseException]

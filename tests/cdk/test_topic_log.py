@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,9 +14,10 @@ from cannery.candid.codec import value_decoder
 from cannery.candid.python import type_of
 from cannery.cdk.part import SYSTEM_ATTRIBUTE
 from cannery.cdk.program import PythonProgram
-from cannery.cdk.topic_log import TopicLog
+from cannery.cdk.topic_entries import split
+from cannery.cdk.topic_log import TopicLog, TopicLogView
 from cannery.cdk.topic_pages import TopicPage, TopicPosition, TopicQuery, read_page
-from cannery.cdk.topic_records import Posted, TopicLogFull, TopicMessage
+from cannery.cdk.topic_records import Located, Posted, TopicLogFull, TopicMessage
 from cannery.ports import EntryKind
 from tests.cdk.memory_system import MemoryCanister, MemorySystem
 from tests.cdk.topic_model import TopicModel
@@ -70,18 +73,20 @@ class TopicLogMachine(RuleBasedStateMachine):
         self.model = TopicModel(ROOMY)
         self.reading: tuple[TopicQuery, TopicPosition | None] | None = None
 
-    def stored_bytes(self) -> int:
-        """Count what lies in the log's collections, beside its fixed cells and its readers' marks."""
-        slots = [
-            self.system.slot(f"log.{name}") for name in ("entries", "ids", "hashes", "numbers", "topics")
-        ]
+    def stored(self, *names: str) -> list[tuple[bytes, bytes]]:
+        """Give what lies in some of the log's collections, with keys as they are there."""
         state = {**self.system.canister.state, **self.system.overlay}
-        return sum(
-            len(key) - len(slot) + len(value)
-            for slot in slots
+        return [
+            (key.removeprefix(slot), value)
+            for slot in (self.system.slot(f"log.{name}") for name in names)
             for key, value in state.items()
             if value is not None and key.startswith(slot)
-        )
+        ]
+
+    @rule(every=st.sampled_from([3, 10**9]))
+    def seal_or_not(self, every: int) -> None:
+        """What older versions wrote has no blocks, and goes on."""
+        limits.TOPIC_BLOCK_EVERY_COUNT = every
 
     # the operations
 
@@ -187,7 +192,14 @@ class TopicLogMachine(RuleBasedStateMachine):
         usage = self.log.usage()
         assert (usage.count, usage.next) == (len(self.model.held), self.model.next)
         assert usage.size_bytes == self.model.total()
-        assert usage.size_bytes == self.stored_bytes()
+        entries, blocks = self.stored("entries"), self.stored("blocks")
+        rest = self.stored("ids", "hashes", "numbers", "topics")
+        stored = sum(len(key) + len(value) for key, value in entries + blocks + rest)
+        assert stored == usage.size_bytes if not blocks else stored < usage.size_bytes
+        ids = [int.from_bytes(key[4:], "big") for key, _ in entries]
+        for _, value in blocks:
+            ids += [id for id, _ in split(value[17:])]
+        assert sorted(ids) == [m.id for m in self.model.held], "each message lies in one place"
         assert usage.topic_count == len({m.key for m in self.model.held})
 
     @invariant()
@@ -214,10 +226,57 @@ class TopicLogMachine(RuleBasedStateMachine):
             assert self.log.id_at(at_ns) == next(m.id for m in self.model.held if m.at_ns >= at_ns)
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let blocks come and go with a few messages."""
+    for name, value in (("EVERY_COUNT", 3), ("COUNT_MIN", 2), ("COUNT_MAX", 6), ("APART_COUNT", 1)):
+        monkeypatch.setattr(limits, f"TOPIC_BLOCK_{name}", value)
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_a_topic_log_is_a_list() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         TopicLogMachine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None)
     )
+
+
+def everything(log: TopicLogView, *keys: bytes, newest_first: bool = False) -> list[TopicMessage]:
+    query = TopicQuery(keys, 0, 2**32, newest_first, False, True, 50_000, 8_000_000)
+    page = read_page(log, query)
+    assert page.next is None
+    return [message for _, message in messages_of(page)]
+
+
+def test_a_hundred_messages_lie_in_three_blocks_and_four_alone() -> None:
+    zone, system = fresh()
+    for i in range(200):
+        zone.log.post(b"ab"[i % 2 : i % 2 + 1], b"message %d" % i)
+    numbers = {b"a": 1, b"b": 2}
+    for key, number in numbers.items():
+        runs = list(zone.log.runs(Located(number, zone.log.topic(key)), 0, 2**32))  # type: ignore[arg-type]
+        assert sum(run.count for run in runs) == 100
+        assert sum(1 for run in runs if run.count == 1) <= 4
+    found = everything(zone.log, b"a", b"b")
+    assert [m.payload for m in found] == [b"message %d" % i for i in [*range(0, 200, 2), *range(1, 200, 2)]]
+    newest = everything(zone.log, b"a", newest_first=True)
+    assert [m.id for m in newest] == list(range(199, 0, -2))
+    assert zone.log.erase(51)
+    assert not zone.log.erase(51)
+    assert zone.log.prune(before=40) == 39
+    left = everything(zone.log, b"a")
+    assert [m.id for m in left] == list(range(41, 200, 2))
+    assert [m.payload for m in left if m.id == 51] == [b""]
+    block_slot = system.slot("log.blocks")
+    assert any(key.startswith(block_slot) for key in {**system.canister.state, **system.overlay})
+
+
+def test_large_messages_lie_alone() -> None:
+    zone, system = fresh()
+    for i in range(64):
+        zone.log.post(b"a", i.to_bytes(1, "big") * 20_000)
+    slot = system.slot("log.blocks")
+    assert not any(key.startswith(slot) for key in {**system.canister.state, **system.overlay})
+    assert [m.id for m in everything(zone.log, b"a")] == list(range(1, 65))
 
 
 def test_the_limit_of_bytes_holds_to_the_byte() -> None:
@@ -288,6 +347,47 @@ def test_one_message_drops_no_more_than_its_bound_and_the_next_goes_on(
     assert zone.log.clean() == 4
     assert zone.log.post(b"a", b"new").id == 11
     assert zone.log.is_within_rule()
+
+
+class CountingSystem(MemorySystem):
+    """Counts the keys that are touched, as a node counts work."""
+
+    touched = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        self.touched += 1
+        return super().get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.touched += 1
+        super().put(key, value)
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        for pair in super().scan(start, end, reverse=reverse):
+            self.touched += 1
+            yield pair
+
+
+def work_of_dropping(held: int, dropped: int) -> int:
+    """Post so many messages to a full log of three topics; give how many keys that touched."""
+    zone, system = fresh()
+    for begin in range(0, held, 60):
+        zone.log.post_many(
+            [(b"abc"[i % 3 : i % 3 + 1], i.to_bytes(4, "big")) for i in range(begin, begin + 60)]
+        )
+    zone.log.set_rule(LogRule(held, 10**9, None, WhenFull.prune_oldest()))
+    counting = CountingSystem(system.canister, EntryKind.UPDATE, overlay=system.overlay)
+    zone = Zone()
+    zone.__dict__[SYSTEM_ATTRIBUTE] = counting
+    zone.log.post_many([(b"z", b"new" + i.to_bytes(4, "big")) for i in range(dropped)])
+    assert (zone.log.usage().first, zone.log.usage().count) == (1 + dropped, held)
+    return counting.touched
+
+
+def test_making_room_costs_what_it_frees_and_not_what_is_there() -> None:
+    few, many = work_of_dropping(180, 60), work_of_dropping(900, 60)
+    assert abs(many - few) < few // 10, "a log of five times as many messages costs the same"
+    assert work_of_dropping(900, 120) < 2.5 * many
 
 
 def test_times_are_found_and_readers_listed() -> None:

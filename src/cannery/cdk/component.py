@@ -90,6 +90,32 @@ def bind_component(instance: object, cls: type[C]) -> C:
     return found
 
 
+def let_go(instance: object) -> None:
+    """Take a canister and its components apart after an activation: they know each other, and would wait for
+    the garbage collector, which queries by the thousand would keep busy.
+    """
+    attributes = instance.__dict__
+    for value in attributes.values():
+        if isinstance(value, Component):
+            value.__dict__.clear()
+    attributes.clear()
+
+
+def canister_of(component: Component) -> object:
+    """Return the canister that has a component: where a component needs something of its author, it asks the
+    canister by a `Protocol` (`isinstance`, runtime checkable).
+    """
+    root: object = component.__dict__[ROOT_ATTRIBUTE]
+    return root
+
+
+def siblings_of(component: Component) -> tuple[Component, ...]:
+    """Return all components of the same canister: one tells those that want to hear, by a `Protocol`."""
+    root = canister_of(component)
+    assert isinstance(root, Canister), "components are of canisters"
+    return tuple(bind_component(root, each) for each in components_of(type(root)))
+
+
 def components_of(cls: type[Canister]) -> tuple[type[Component], ...]:
     """List the component classes of a canister class, outer ones first; raise DeclarationError where one
     stands twice or a used one is missing.

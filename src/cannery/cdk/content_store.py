@@ -86,13 +86,15 @@ class ContentStoreView:
 
     def begin(self, name: bytes, size: int) -> Begun:
         """Reserve room for a content, or find it where it was begun before. Raises ContentRefused."""
-        known = self._contents.get(name)
+        known = self._find(name)
         if known is not None:
             if known.size != size:
                 self._refuse(f"{self._what} {name.hex()} was begun with {known.size} bytes, not {size}")
             return Begun(known, False, ())
         if size == 0:
             self._refuse("size must be greater than 0")
+        if len(name) > limits.CONTENT_NAME_SIZE_BYTES_MAX:
+            self._refuse(f"a name has at most {limits.CONTENT_NAME_SIZE_BYTES_MAX} bytes, not {len(name)}")
         if size > limits.CONTENT_SIZE_BYTES_MAX:
             self._refuse(f"size is too large: {self._what} has at most {limits.CONTENT_SIZE_BYTES_MAX} bytes")
         dropped = self._make_room(_cost(name, size))
@@ -104,9 +106,22 @@ class ContentStoreView:
         self._state.set(ContentState(state.next + 1, state.count + 1, state.size_bytes + _cost(name, size)))
         return Begun(content, True, dropped)
 
+    def put(self, name: bytes, data: bytes, digest: bytes) -> Begun:
+        """Write a whole content at once; one that is finished is left as it is. Its SHA-256 must begin with
+        `digest`, which is looked at before anything makes room for it. Raises ContentRefused.
+        """
+        known = self._find(name)
+        if data and (known is None or not known.is_finished):
+            _check_digest(sha256(data).digest(), digest)
+        begun = self.begin(name, len(data))
+        if begun.content.is_finished:
+            return begun
+        self.write(name, 0, data)
+        return replace(begun, content=self.finish(name, None))
+
     def write(self, name: bytes, offset: int, data: bytes) -> None:
         """Write a chunk of an unfinished content. Raises ContentRefused."""
-        content = self._contents.get(name)
+        content = self._find(name)
         if content is None:
             self._refuse(f"{self._what} not found: begin its upload first")
         if content.is_finished:
@@ -124,7 +139,7 @@ class ContentStoreView:
 
     def finish(self, name: bytes, digest: bytes | None) -> Content:
         """Make a whole content readable; `digest` is the beginning of its SHA-256. Raises ContentRefused."""
-        content = self._contents.get(name)
+        content = self._find(name)
         if content is None:
             self._refuse(f"{self._what} not found: begin its upload first")
         if content.is_finished:
@@ -135,8 +150,7 @@ class ContentStoreView:
             found = sha256()
             for page in range(_page_count(content.size)):
                 found.update(self._pages[content.number, page])
-            if found.digest()[: len(digest)] != digest:
-                self._refuse(f"hash mismatch: the content's SHA-256 is {found.hexdigest()}")
+            _check_digest(found.digest(), digest)
         finished = replace(content, is_finished=True, written=[])
         self._contents.put(name, finished)
         self._unfinished.delete(content.number)
@@ -144,7 +158,7 @@ class ContentStoreView:
 
     def remove(self, name: bytes) -> bool:
         """Remove a content and free its bytes; say whether it was there."""
-        content = self._contents.get(name)
+        content = self._find(name)
         if content is None:
             return False
         self._contents.delete(name)
@@ -178,11 +192,11 @@ class ContentStoreView:
 
     def get(self, name: bytes) -> Content | None:
         """Return what is known of a content, finished or not; None where there is none."""
-        return self._contents.get(name)
+        return self._find(name)
 
     def read(self, name: bytes, offset: int, size: int) -> bytes:
         """Read a part of a finished content. Raises ContentRefused."""
-        content = self._contents.get(name)
+        content = self._find(name)
         if content is None:
             self._refuse(f"{self._what} not found")
         if not content.is_finished:
@@ -208,6 +222,10 @@ class ContentStoreView:
             return None
         return self._contents[oldest[1]].created_ns + rule.age_ns_max
 
+    def _find(self, name: bytes) -> Content | None:
+        """Return a content; None where there is none, also where none can have such a name."""
+        return self._contents.get(name) if len(name) <= limits.CONTENT_NAME_SIZE_BYTES_MAX else None
+
     # keeping to the rule
 
     def _make_room(self, cost: int) -> tuple[bytes, ...]:
@@ -219,7 +237,9 @@ class ContentStoreView:
             )
         dropped = self._fit(rule, 1, cost)
         if not _fits(self._state.get(), rule, 1, cost):
-            raise ContentRefused("no room: the store is full", tuple(dropped))
+            is_cut = len(dropped) >= limits.CONTENT_CLEAN_COUNT_MAX
+            reason = "it is being cleaned; retry after 1 s" if is_cut else "the store is full"
+            raise ContentRefused(f"no room: {reason}", tuple(dropped))
         return tuple(dropped)
 
     def _fit(self, rule: LogRule, count: int, cost: int) -> list[bytes]:
@@ -334,6 +354,11 @@ def _cost(name: bytes, size: int) -> int:
 def _range_count_max(size: int) -> int:
     """Return how many pieces with holes between them an unfinished content may have."""
     return min(limits.CONTENT_RANGE_COUNT_MAX, 4 + size // 4_096)
+
+
+def _check_digest(found: bytes, digest: bytes) -> None:
+    if found[: len(digest)] != digest:
+        raise ContentRefused(f"hash mismatch: the content's SHA-256 is {found.hex()}")
 
 
 def _with_range(ranges: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:

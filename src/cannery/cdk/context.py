@@ -190,7 +190,11 @@ class Context:
     def resume(
         waiter: Waiter, outcome: Outcome[Any]
     ) -> Continued:  # whatever the waiter's continuation takes
-        """Return this from a continuation hinted `-> Continued`: the waiter goes on with this outcome."""
+        """Return this from a continuation hinted `-> Continued`: the waiter goes on with this outcome.
+
+        One that may have to call once more first is hinted `-> Continued | Pending[Any]`, and returns the
+        call whose continuation resumes the waiter.
+        """
         return Continued(waiter, outcome)
 
     def notify(self, call: Call[object], *, cycles: int = 0) -> None:

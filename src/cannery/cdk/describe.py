@@ -333,7 +333,8 @@ def _continuation_entry(found: _Found) -> ContinuationEntry:
 def _continuation_answer(hints: dict[str, object], where: str) -> tuple[object, bool, bool]:
     """Split a continuation's return hint; one that leaves the answer to a waiter has none of its own."""
     hint = _return_hint(hints, where)
-    return (None, False, False) if hint is Continued else split_pending(hint, where)
+    is_for_waiter = Continued in (hint, *typing.get_args(hint))
+    return (None, False, hint is not Continued) if is_for_waiter else split_pending(hint, where)
 
 
 def _timer_entry(found: _Found) -> TimerEntry:

@@ -10,16 +10,30 @@ import re
 from types import CodeType
 
 from cannery import limits
+from cannery.errors import Trap
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{5,}\b")
+_LOST = ("without exception set", "without setting an exception")
+NESTED = "calls are nested too deeply"
 _OWN_ROOMS = ("cannery.cdk.", "cannery.candid.", "cannery.protocol.", "cannery.replica.", "cannery.node.")
+
+
+def trap_of(error: Exception) -> Exception:
+    """Give what an exception that the author's code did not catch is to the runtime: a trap, as a rule.
+
+    CPython loses a `RecursionError` where a signal's handler runs at the very end of the stack, and raises a
+    `SystemError` that says so. That hangs on the clock, as a `RecursionError` on the stack, and is no trap.
+    """
+    if isinstance(error, SystemError) and str(error).endswith(_LOST):
+        return RecursionError(NESTED)
+    return Trap(failure_text(error))
 
 
 def failure_text(error: BaseException) -> str:
     """Describe an exception as `ValueError: message (file.py:12 in method)`."""
     if isinstance(error, RecursionError):
         # Where the stack ends depends on what runs below the program.
-        return "RecursionError: calls are nested too deeply"
+        return f"RecursionError: {NESTED}"
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 (around a canister: the exception's own __str__ is the author's code)

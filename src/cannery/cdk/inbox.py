@@ -1,10 +1,12 @@
 """The receiving side of `delivery`: every parcel is taken once, in the order of its sender.
 
 A sender's parcels carry (created_ns, id), which only rises. What is not above the last one taken is a repeat
-and is answered with the receipt that it got the first time. For each sender the last batch's receipts are
-kept, no more: a sender has one batch in flight, so a repeat is always of that batch.
+and is answered with the receipt that it got the first time. For each sender the receipts of the last batch
+are kept, and those of later parcels: a sender that has waited for long sends what stands in front again while
+its earlier batch is still on the way, and a shorter one of the two may be taken last.
 
-State: `.senders` sender -> (created_ns and id of the last parcel, receipts of the last batch).
+State: `.senders` sender -> (created_ns and id of the last parcel, receipts of the last batch and of what came
+behind it).
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class InboxView(Generic[R]):
             else:
                 raise Trap(f"parcel {number} of {sender} was taken long ago, and its receipt is gone")
         if batch:
-            self._senders.put(sender, (last[0], max(last[1], 0), receipts))
+            behind = [kept_one for kept_one in kept if kept_one[:2] > batch[-1][:2]]
+            self._senders.put(sender, (last[0], max(last[1], 0), [*receipts, *behind]))
         return [receipt for _, _, receipt in receipts]
 
     def forget(self, sender: Principal) -> bool:

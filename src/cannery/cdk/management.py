@@ -31,11 +31,33 @@ class CanisterSettings:
     reserved_cycles_limit: nat | None = None
 
 
+@variant
+class SubnetChoice(Variant):
+    """Where a canister is made: on the subnet with the fewest canisters, or on a named one."""
+
+    any: Case[None]
+    id: Case[Principal]
+
+
+@record
+class SubnetInfo:
+    """A subnet of the node, and the ids that it gives; `answers`: it was asked, and its count is exact."""
+
+    subnet_id: Principal
+    first_canister: Principal
+    last_canister: Principal
+    canister_count: nat64
+    answers: bool
+
+
 @record
 class CreateCanisterArgs:
-    """Arguments of `create_canister`; the attached cycles become the new canister's balance."""
+    """Arguments of `create_canister`; the attached cycles become the new canister's balance. Without `subnet`
+    it is made on the caller's.
+    """
 
     settings: CanisterSettings | None = None
+    subnet: SubnetChoice | None = None
 
 
 @record
@@ -95,6 +117,7 @@ class CreateInstalledArgs:
     module_hash: bytes
     arg: bytes
     controllers: list[Principal]
+    subnet: SubnetChoice | None = None
 
 
 @record
@@ -157,6 +180,14 @@ class StopCanisterArgs:
 
     canister_id: Principal
     force: bool
+
+
+@record
+class DeleteCanisterArgs:
+    """Arguments of `cannery_delete_canister`; without `cycles_to` the canister's cycles burn."""
+
+    canister_id: Principal
+    cycles_to: Principal | None = None
 
 
 @record
@@ -320,18 +351,19 @@ class CanisterReport:
 
 @record
 class StatusManyResult:
-    """A target and its figures, where the caller may see them."""
+    """A target and its figures, where the caller may see them. `is_gone`: there is no such canister."""
 
     canister_id: Principal
     status: CanisterReport | None
+    is_gone: bool | None = None
 
 
 @record
 class UpgradeManyArgs:
     """Arguments of `cannery_upgrade_many`.
 
-    `force` leaves the check of the interface out. `only_from` skips canisters on any other module,
-    `active_since_ns` those that have run nothing since.
+    `force` leaves the check of the interface out, `skip_pre_upgrade` the running module's hook. `only_from`
+    skips canisters on any other module, `active_since_ns` those that have run nothing since.
     """
 
     module_hash: bytes
@@ -340,6 +372,7 @@ class UpgradeManyArgs:
     force: bool
     only_from: bytes | None = None
     active_since_ns: nat64 | None = None
+    skip_pre_upgrade: bool | None = None
 
 
 @record
@@ -386,13 +419,17 @@ class AlarmSetArgs:
 
 
 class Management(Service):
-    """The management canister; `Management()` needs no id."""
+    """The management canister; `Management()` needs no id, `Management(subnet)` is that of another subnet."""
 
-    def __init__(self) -> None:
-        super().__init__(Principal.management())
+    def __init__(self, subnet: Principal | None = None) -> None:
+        super().__init__(Principal.management() if subnet is None else subnet)
 
     @method
     def create_canister(self, args: CreateCanisterArgs) -> CreateCanisterResult: ...
+
+    @method
+    def cannery_subnets(self) -> list[SubnetInfo]:
+        """List the node's subnets."""
 
     @method
     def cannery_create_installed(self, args: CreateInstalledArgs) -> CreateInstalledResult:
@@ -422,6 +459,10 @@ class Management(Service):
 
     @method
     def cannery_stop_canister(self, args: StopCanisterArgs) -> None: ...
+
+    @method
+    def cannery_delete_canister(self, args: DeleteCanisterArgs) -> None:
+        """Turn what a canister has open into rejects, and delete it once it rests; also the caller itself."""
 
     @method
     def cannery_cycles_take(self, args: TakeCyclesArgs) -> None:
@@ -463,8 +504,18 @@ class Management(Service):
         """Change roles and values for all members at once."""
 
     @method
+    def cannery_fleet_appoint(self, canister: Principal) -> None:
+        """Let a member that the caller made be a local index: what it makes joins the caller's fleet."""
+
+    @method
+    def cannery_fleet_dismiss(self, canister: Principal) -> None:
+        """Take an appointment away: what the canister makes from now on joins no fleet."""
+
+    @method
     def cannery_fleet_members(self, args: FleetMembersArgs) -> list[Principal]:
-        """List members of a fleet, 1,000 at a time: the index, its controllers and operators may."""
+        """List members of a fleet, 1,000 at a time: the index, its controllers and operators may; of a local
+        index, those that it made.
+        """
 
     @method
     def cannery_fleet_info(self, fleet: Principal) -> FleetInfo: ...

@@ -18,11 +18,12 @@ from cannery.candid.layout import render
 from cannery.candid.subtype import is_subtype
 from cannery.candid.type_syntax import layout_arguments
 from cannery.cdk.calls import Outcome, Pending, read_outcome, read_raw_outcome
+from cannery.cdk.component import let_go
 from cannery.cdk.context import Context
 from cannery.cdk.declare import Canister
 from cannery.cdk.describe import Description, describe
 from cannery.cdk.entries import ContinuationEntry, MethodEntry, TimerEntry
-from cannery.cdk.failure import failure_text
+from cannery.cdk.failure import trap_of
 from cannery.cdk.forward import FORWARD, decode_answerer
 from cannery.cdk.guards import Refuse
 from cannery.cdk.part import NO_ANSWER, SYSTEM_ATTRIBUTE, InternalHandler
@@ -122,7 +123,7 @@ def _guarded(body: Runner) -> Runner:
         except _PASSED_ON:
             raise
         except Exception as error:
-            raise Trap(failure_text(error)) from error
+            raise trap_of(error) from error
 
     return run
 
@@ -141,7 +142,10 @@ def _method_runner(d: Description, entry: MethodEntry) -> Runner:
             raise BadArgument(f"{entry.name} expects {_spell_types(entry.args)}: {error}") from None
         instance = new(cls)
         instance.__dict__[SYSTEM_ATTRIBUTE] = system
-        answer(system, function(instance, Context(system, continuations, timers, answerer), *args))
+        try:
+            answer(system, function(instance, Context(system, continuations, timers, answerer), *args))
+        finally:
+            let_go(instance)
 
     return _guarded(run if entry.refuse is None else _refusing(d, entry.refuse, run))
 
@@ -285,8 +289,9 @@ def _hook_runner(d: Description, entry: MethodEntry, kind: EntryKind) -> Runner:
             raise Trap(f"{entry.name} expects {_spell_types(entry.args)}: {error}") from None
         ctx = Context(system, d.continuation_of, d.timer_of, None)
         result = _run_unanswered(lambda: entry.function(_instance(d.cls, system), ctx, *args))
-        if kind == EntryKind.HEALTH and result is False:
-            raise Trap(f"the health check {entry.function.__name__} answered false")
+        if kind == EntryKind.HEALTH and result is not None and result is not True:
+            told = "false" if result is False else f"{result!r:.100}, and not True"
+            raise Trap(f"the health check {entry.function.__name__} answered {told}")
         if kind == EntryKind.INSPECT and result is True:
             system.accept()
 
@@ -302,7 +307,7 @@ def _run_unanswered(function: Callable[[], object]) -> object:
     except _PASSED_ON:
         raise
     except Exception as error:
-        raise Trap(failure_text(error)) from error
+        raise trap_of(error) from error
 
 
 def _internal_runner(d: Description, handler: InternalHandler) -> Runner:

@@ -71,7 +71,7 @@ def decode_schema(data: bytes) -> Schema:
         raise SchemaDecodeError("the schema was written by another version")
     try:
         return _DECODER.decode(data[1:])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaDecodeError(f"a schema is malformed: {error}") from None
 
 

@@ -3,21 +3,20 @@
 Ids begin at 1, are dense and never given twice. The same payload again in the same topic is found by its hash
 and adds nothing. What goes is always the oldest, so that a topic's chain has no holes: its messages are those
 with ids above `dropped_through`. Cleaning is part of the write that needs the room and costs as much as it
-frees. Pages over many topics are in `topic_pages`.
+frees. Sizes count each message as if it lay alone: in a block it takes less. Pages over many topics are in
+`topic_pages`; what one change writes is in `topic_change`.
 
-State, under the attribute's name: `.entries` (topic's number, id) -> message; `.ids` id -> topic's number;
-`.hashes` (first 8 bytes of the hash, topic's number) -> id; `.numbers` topic's key -> number; `.topics`
-number -> topic; `.state`; `.rule`; `.marks` reader -> first id not acknowledged; `.mark_order` (mark,
-reader).
+State, under the attribute's name: `.entries` and `.blocks`, the messages (`topic_entries`); `.ids` and
+`.hashes`, where each is (`topic_index`); `.numbers` topic's key -> number; `.topics` number -> topic;
+`.state`; `.rule`; `.marks` and `.mark_order`, who reads (`topic_readers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from hashlib import sha256
-from itertools import islice
-from struct import Struct
 from typing import Any, overload
 
 from cannery import limits
@@ -25,44 +24,35 @@ from cannery.candid.python import nat32, nat64, type_of
 from cannery.cdk.message_log import DEFAULT_RULE, LogRule
 from cannery.cdk.part import CollectionSpec, Part, bound_view
 from cannery.cdk.stable_cell import CellView, StableCell
-from cannery.cdk.stable_keys import key_codec, next_prefix
-from cannery.cdk.stable_map import MapView, SetView, StableMap, StableSet
+from cannery.cdk.stable_map import MapView, StableMap, StableSet
 from cannery.cdk.stable_values import ValueCodec
+from cannery.cdk.topic_change import OVERHEAD_SIZE_BYTES, TopicChange, TopicStores
+from cannery.cdk.topic_entries import (
+    TYPE_SIZE_BYTES,
+    Run,
+    TopicEntries,
+    messages_of,
+    split,
+    time_of,
+)
+from cannery.cdk.topic_index import TopicIndex
+from cannery.cdk.topic_readers import TopicReaders
 from cannery.cdk.topic_records import (
     EMPTY_STATE,
     Found,
+    Located,
     Posted,
     Topic,
+    TopicBlock,
     TopicLogFull,
     TopicLogState,
     TopicMessage,
+    Whole,
+    whole_size,
 )
 from cannery.ports import System
 
-_TYPE_SIZE_BYTES = 8
-_ENTRY_KEY = Struct(">IQ")
-_ENTRY_KEY_SIZE_BYTES = 12
-# An id's key and value, and a hash's.
-_INDEX_SIZE_BYTES = (8 + _TYPE_SIZE_BYTES + 4) + (12 + _TYPE_SIZE_BYTES + 8)
 _BATCH_COUNT_MAX = 512
-_HEAD_SIZE_BYTES = 8
-# A stored message begins with its type, id and time; then comes the hash behind its length.
-_DIGEST_AT = _TYPE_SIZE_BYTES + 8 + 8 + 1
-_BLOB_KEY = key_codec(type_of(bytes))
-
-
-class _Change:
-    """One change of a log: its state and the topics it touches, written together by `TopicLogView._keep`."""
-
-    __slots__ = ("kept", "numbers", "state", "topics")
-
-    def __init__(self, state: TopicLogState) -> None:
-        self.state = state
-        self.topics: dict[int, Topic] = {}
-        # Numbers of the topics that are written to; None for those that do not exist yet.
-        self.numbers: dict[bytes, int | None] = {}
-        # Numbers of topics that are written to, and hence stay though their last message goes.
-        self.kept: set[int] = set()
 
 
 class TopicLogView:
@@ -70,19 +60,46 @@ class TopicLogView:
 
     def __init__(self, system: System, log: TopicLog) -> None:
         self._system = system
+        self._log = log
         self._codec = log.codec
-        self._id_codec = log.id_codec
-        self._topic_codec = log.topic_codec
         self._slot = system.slot(log.entries_name)
-        self._id_slot = system.slot(log.ids_name)
+        self._whole_name = self._slot + b"whole"
         self._state: CellView[TopicLogState] = log.state_cell.bind(system)
-        self._rule: CellView[LogRule] = log.rule_cell.bind(system)
-        self._hash_slot = system.slot(log.hashes_name)
-        self._hash_codec = log.hash_codec
-        self._numbers: MapView[bytes, int] = log.numbers_map.bind(system)
-        self._topics: MapView[int, Topic] = log.topics_map.bind(system)
-        self._marks: MapView[bytes, int] = log.marks_map.bind(system)
-        self._mark_order: SetView[tuple[int, bytes]] = log.mark_order_set.bind(system)
+
+    # The parts, each made when a method first needs it: a page of whole topics needs none of them.
+
+    @cached_property
+    def _entries(self) -> TopicEntries:
+        slots = self._slot, self._system.slot(self._log.blocks_name)
+        return TopicEntries(self._system, slots, self._log.codec, self._log.block_codec)
+
+    @cached_property
+    def _index(self) -> TopicIndex:
+        slots = self._system.slot(self._log.ids_name), self._system.slot(self._log.hashes_name)
+        return TopicIndex(self._system, self._entries, slots, (self._log.id_codec, self._log.hash_codec))
+
+    @cached_property
+    def _rule(self) -> CellView[LogRule]:
+        return self._log.rule_cell.bind(self._system)
+
+    @cached_property
+    def _numbers(self) -> MapView[bytes, int]:
+        return self._log.numbers_map.bind(self._system)
+
+    @cached_property
+    def _topics(self) -> MapView[int, Topic]:
+        return self._log.topics_map.bind(self._system)
+
+    @cached_property
+    def _stores(self) -> TopicStores:
+        return TopicStores(
+            self._entries, self._index, self._numbers, self._topics, self._state, self._log.topic_codec
+        )
+
+    @cached_property
+    def _readers(self) -> TopicReaders:
+        log, system = self._log, self._system
+        return TopicReaders(log.marks_map.bind(system), log.mark_order_set.bind(system))
 
     # writing
 
@@ -92,14 +109,12 @@ class TopicLogView:
 
     def post_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[Posted]:
         """Add several messages, all or none. Raises TopicLogFull, which may be caught."""
-        change = _Change(self.usage())
+        change = TopicChange(self._stores)
         digests = [sha256(payload).digest() for _, payload in items]
         for key, payload in items:
             _check(key, payload)
-            if key not in change.numbers:
-                change.numbers[key] = self._numbers.get(key)
         known = [
-            self._known(change.numbers[key], digest)
+            self._index.known(change.number_of(key), digest)
             for (key, payload), digest in zip(items, digests, strict=True)
         ]
         fresh = {
@@ -110,8 +125,8 @@ class TopicLogView:
         self._make_room(change, fresh)
         given: dict[tuple[bytes, bytes], int] = {}
         for (key, digest), payload in fresh.items():
-            given[key, digest] = self._add(change, key, digest, payload)
-        self._keep(change)
+            given[key, digest] = change.add(key, digest, payload, self._system.now_ns)
+        change.keep()
         posted, seen = [], set()
         for (key, _), digest, id in zip(items, digests, known, strict=True):
             name = (key, digest)
@@ -121,20 +136,17 @@ class TopicLogView:
 
     def erase(self, id: int) -> bool:
         """Take a message's payload away; its place in the chain stays. Say whether there was a payload."""
-        change = _Change(self.usage())
-        number = self._number_of(id)
+        number = self._index.number_of(id)
         if number is None:
             return False
-        message = self._codec.read(self._entry(number, id), self._system)
+        data = self._index.message(number, id)
+        message = self.message_of(data)
         if not message.payload:
             return False
-        erased = self._codec.write(replace(message, size=0, payload=b""))
-        freed = len(self._codec.write(message)) - len(erased)
-        self._system.put(self._entry_key(number, id), erased)
-        topic = self._topic(change, number)
-        change.topics[number] = replace(topic, size_bytes=topic.size_bytes - freed)
-        change.state = replace(change.state, size_bytes=change.state.size_bytes - freed)
-        self._keep(change)
+        erased = self._codec.write(replace(message, size=0, payload=b""))[TYPE_SIZE_BYTES:]
+        change = TopicChange(self._stores)
+        change.replace(number, id, erased, len(data) - len(erased))
+        change.keep()
         return True
 
     def prune(self, *, before: int) -> int:
@@ -172,7 +184,7 @@ class TopicLogView:
     def oldest_ns(self) -> int | None:
         """Return when the oldest message came; None where there is none."""
         state = self.usage()
-        return self._at_ns(state.first) if state.count else None
+        return self._index.at_ns(state.first) if state.count else None
 
     def topic(self, key: bytes) -> Topic | None:
         """Return a topic; None where it has no messages."""
@@ -186,55 +198,69 @@ class TopicLogView:
 
     def get(self, id: int) -> Found | None:
         """Return a message with its neighbours; None where it is not there (any more)."""
-        number = self._number_of(id)
+        number = self._index.number_of(id)
         if number is None:
             return None
-        before = next(self._scan(number, 0, id, True), (0, b""))[0]
-        after = next(self._scan(number, id + 1, 2**64, False), (0, b""))[0]
-        message = self._codec.read(self._entry(number, id), self._system)
-        return Found(self._topics[number].key, message, before, after)
+        topic = self._topics[number]
+        before = next(self._entries.runs(number, topic, 0, id, reverse=True), None)
+        after = next(self._entries.runs(number, topic, id + 1, topic.last + 1), None)
+        message = self.message_of(self._index.message(number, id))
+        neighbours = 0 if before is None else before.last, 0 if after is None else after.first
+        return Found(topic.key, message, *neighbours)
 
     def find(self, digest: bytes) -> int | None:
         """Return the id of a message by its payload's SHA-256; of several, that of the oldest topic."""
-        start = self._hash_slot + digest[:_HEAD_SIZE_BYTES]
-        after = next_prefix(start)
-        assert after is not None, "slots do not begin with ff"
-        for key, data in self._system.scan(start, after):
-            id = self._hash_codec.read(data, self._system)
-            number = int.from_bytes(key[len(start) :], "big")
-            if self._digest(self._entry(number, id)) == digest:
-                return id
-        return None
+        return self._index.find(digest)
 
     def first_of(self, key: bytes) -> int | None:
         """Return the oldest id of a topic; None where it has no messages."""
+        found = self.locate(key)
+        return None if found is None else next(self.runs(found, 0, found.topic.last + 1)).first
+
+    def locate(self, key: bytes) -> Located | None:
+        """Look a topic up, for `runs`; None where it has no messages."""
         number = self._numbers.get(key)
-        return (
-            None if number is None else next(self._scan(number, self._topics[number].first, 2**64, False))[0]
-        )
+        return None if number is None else Located(number, self._topics[number])
+
+    def runs(self, found: Located, low: int, high: int, *, reverse: bool = False) -> Iterator[Run]:
+        """Give the messages of a topic with ids from `low` up to `high` in runs, each with its oldest first;
+        `reverse`: the newest run comes first.
+        """
+        return self._entries.runs(found.number, found.topic, low, high, reverse=reverse)
+
+    def whole(self, key: bytes, *, newest_first: bool) -> Whole:
+        """Give all messages of a topic at once, for pages over many topics."""
+        name = self._whole_name + (b"\x01" if newest_first else b"\x00") + key
+        return self._system.recall(name, lambda: self._make_whole(key, newest_first), whole_size)
+
+    def _make_whole(self, key: bytes, newest_first: bool) -> Whole:
+        found = self.locate(key)
+        if found is None or found.topic.size_bytes > limits.TOPIC_WHOLE_SIZE_BYTES_MAX:
+            return Whole(0, 0, 0, 0, b"")
+        topic = found.topic
+        runs = [run.data for run in self.runs(found, 0, topic.last + 1)]
+        data = runs[0] if len(runs) == 1 else b"".join(runs)
+        if newest_first:
+            data = b"".join(reversed(messages_of(data)))
+        return Whole(topic.first, topic.last, topic.count, topic.dropped_through, data)
 
     def scan(self, key: bytes, low: int, high: int, *, reverse: bool = False) -> Iterator[tuple[int, bytes]]:
         """Yield ids from `low` up to `high` of a topic, each with its `TopicMessage` as Candid bytes."""
-        number = self._numbers.get(key)
-        if number is None:
-            return
-        low = max(low, self._topics[number].first)
-        mine, at = self._codec.number, _TYPE_SIZE_BYTES
-        for id, data in self._scan(number, low, high, reverse):
-            if data[:at] == mine:
-                yield id, data[at:]
-            else:
-                yield id, self._codec.write(self._codec.read(data, self._system))[at:]
+        found = self.locate(key)
+        if found is not None:
+            for run in self.runs(found, low, high, reverse=reverse):
+                messages = split(run.data)
+                yield from reversed(messages) if reverse else messages
 
     def scan_all(self, low: int, high: int) -> Iterator[tuple[bytes, TopicMessage]]:
         """Yield the messages of all topics with ids from `low` up to `high`, each with its topic's key."""
         state = self.usage()
         keys: dict[int, bytes] = {}
-        for id, number in self._ids(max(low, state.first), min(high, state.next)):
+        for id, number in self._index.ids(max(low, state.first), min(high, state.next)):
             key = keys.get(number)
             if key is None:
                 key = keys[number] = self._topics[number].key
-            yield key, self._codec.read(self._entry(number, id), self._system)
+            yield key, self.message_of(self._index.message(number, id))
 
     def message_of(self, data: bytes) -> TopicMessage:
         """Decode a message that `scan` gave."""
@@ -246,7 +272,7 @@ class TopicLogView:
         low, high = state.first, state.next
         while low < high:
             middle = (low + high) // 2
-            if self._at_ns(middle) < at_ns:
+            if self._index.at_ns(middle) < at_ns:
                 low = middle + 1
             else:
                 high = middle
@@ -256,113 +282,49 @@ class TopicLogView:
 
     def add_reader(self, reader: bytes) -> int:
         """Note that a reader needs what comes from now on; return the first id not acknowledged by it."""
-        known = self._marks.get(reader)
-        if known is not None:
-            return known
-        if len(self._marks) >= limits.TOPIC_LOG_READER_COUNT_MAX:
-            raise ValueError(f"a topic log has at most {limits.TOPIC_LOG_READER_COUNT_MAX} readers")
-        return self._mark(reader, None, self.usage().next)
+        return self._readers.add(reader, self.usage().next)
 
     def acknowledge(self, reader: bytes, *, through: int) -> int:
         """Note that a reader has everything up to and including an id; return the first id not acknowledged.
 
         It only ever rises, and not beyond what was given.
         """
-        known = self.add_reader(reader)
-        until = max(known, min(through + 1, self.usage().next))
-        return known if until == known else self._mark(reader, known, until)
+        return self._readers.acknowledge(reader, through, self.usage().next)
 
     def acknowledged(self, reader: bytes) -> int | None:
         """Return the first id that a reader has not acknowledged; None for whom the log does not know."""
-        return self._marks.get(reader)
+        return self._readers.mark_of(reader)
 
     def readers(
         self, *, limit: int, after: bytes | None = None
     ) -> tuple[list[tuple[bytes, int]], bytes | None]:
         """List readers with the first ids they have not acknowledged, and the `after` that follows."""
-        page = self._marks.page(limit=limit, after=after)
-        return page.items, page.next
+        return self._readers.page(limit, after)
 
     def acknowledged_by_all(self) -> int:
         """Return the first id that some reader has not acknowledged; the oldest id without readers."""
-        first = self._mark_order.first()
-        return self.usage().first if first is None else first[0]
+        first = self._readers.first()
+        return self.usage().first if first is None else first
 
     def forget_reader(self, reader: bytes) -> bool:
         """Forget a reader, so that nothing is kept for it; say whether it was there."""
-        known = self._marks.get(reader)
-        if known is None:
-            return False
-        self._marks.delete(reader)
-        return self._mark_order.discard((known, reader))
-
-    def _mark(self, reader: bytes, old: int | None, new: int) -> int:
-        if old is not None:
-            self._mark_order.discard((old, reader))
-        self._marks.put(reader, new)
-        self._mark_order.add((new, reader))
-        return new
-
-    # adding
-
-    def _known(self, number: int | None, digest: bytes) -> int | None:
-        """Return the id of the same payload in the same topic."""
-        data = None if number is None else self._system.get(self._hash_key(number, digest))
-        if number is None or data is None:
-            return None
-        id = self._hash_codec.read(data, self._system)
-        return id if self._digest(self._entry(number, id)) == digest else None
-
-    def _add(self, change: _Change, key: bytes, digest: bytes, payload: bytes) -> int:
-        state, number = change.state, change.numbers[key]
-        id, topic_next, topic_count, stored = (
-            state.next,
-            state.topic_next,
-            state.topic_count,
-            state.size_bytes,
-        )
-        if number is None:
-            number = change.numbers[key] = topic_next
-            topic = Topic(key, id, id, 0, 0, state.first - 1)
-            self._numbers.put(key, number)
-            topic_next, topic_count, stored = topic_next + 1, topic_count + 1, stored + self._topic_size(key)
-        else:
-            topic = self._topic(change, number)
-        data = self._codec.write(TopicMessage(id, self._system.now_ns, digest, len(payload), payload))
-        size = _ENTRY_KEY_SIZE_BYTES + len(data) + _INDEX_SIZE_BYTES
-        self._system.put(self._entry_key(number, id), data)
-        self._system.put(self._id_slot + id.to_bytes(8, "big"), self._id_codec.write(number))
-        self._system.put(self._hash_key(number, digest), self._hash_codec.write(id))
-        first = topic.first if topic.count else id
-        change.topics[number] = Topic(
-            key, first, id, topic.count + 1, topic.size_bytes + size, topic.dropped_through
-        )
-        change.state = TopicLogState(state.first, id + 1, stored + size, topic_next, topic_count)
-        return id
-
-    def _topic_size(self, key: bytes) -> int:
-        """Return what a topic takes beside its messages: its number under its key, and its record."""
-        record = len(self._topic_codec.write(Topic(key, 0, 0, 0, 0, 0)))
-        return len(_BLOB_KEY.encode(key)) + _TYPE_SIZE_BYTES + 4 + 4 + record
+        return self._readers.forget(reader)
 
     # keeping to the rule
 
-    def _make_room(self, change: _Change, fresh: dict[tuple[bytes, bytes], bytes]) -> None:
+    def _make_room(self, change: TopicChange, fresh: dict[tuple[bytes, bytes], bytes]) -> None:
         """Drop what the rule says until the messages fit. Raises TopicLogFull where they do not."""
         if not fresh:
             return
         rule, size = self._rule.get(), 0
         for key in {key: None for key, _ in fresh}:
-            number = change.numbers[key]
+            number = change.number_of(key)
             if number is None:
-                size += self._topic_size(key)
+                size += self._stores.topic_size(key)
             else:
-                change.kept.add(number)
-        overhead = (
-            _ENTRY_KEY_SIZE_BYTES
-            + _INDEX_SIZE_BYTES
-            + len(self._codec.write(TopicMessage(0, 0, bytes(32), 0, b"")))
-        )
+                change.retain(number)
+        empty = len(self._codec.write(TopicMessage(0, 0, bytes(32), 0, b""))) - TYPE_SIZE_BYTES
+        overhead = OVERHEAD_SIZE_BYTES + empty
         # One more byte where the payload's length takes two in LEB128, and so on.
         size += sum(overhead + len(p) + (len(p).bit_length() - 1) // 7 for p in fresh.values())
         if len(fresh) > rule.count_max or size > rule.bytes_max:
@@ -374,15 +336,15 @@ class TopicLogView:
             raise TopicLogFull(f"message ids end at {limits.TOPIC_MESSAGE_ID_MAX}")
         reason, passes = self._fit(change, rule, len(fresh), size)
         if reason:
-            self._keep(change)
+            change.keep()
             raise TopicLogFull(reason, passes=passes)
 
-    def _fit(self, change: _Change, rule: LogRule, count: int, size: int) -> tuple[str, bool]:
+    def _fit(self, change: TopicChange, rule: LogRule, count: int, size: int) -> tuple[str, bool]:
         """Drop what is too old, then what stands in the way; give a reason where that does not suffice."""
         before = change.state.first
         if rule.age_ns_max is not None:
             oldest_ns = self._system.now_ns - rule.age_ns_max
-            self._drop_while(change, lambda _, data: self._codec.read(data, self._system).at_ns <= oldest_ns)
+            self._drop_while(change, lambda _, data: time_of(data) <= oldest_ns)
         if _fits(change.state, rule, count, size):
             return "", False
         if rule.when_full.tag == "refuse":
@@ -395,113 +357,27 @@ class TopicLogView:
             return "it is being cleaned", True
         return "it is full of messages that not all readers have acknowledged", False
 
-    def _cleaned(self, clean: Callable[[_Change], object]) -> int:
-        change = _Change(self.usage())
+    def _cleaned(self, clean: Callable[[TopicChange], object]) -> int:
+        change = TopicChange(self._stores)
         before = change.state.first
         clean(change)
         if change.state.first != before:
-            self._keep(change)
+            change.keep()
         return change.state.first - before
 
-    def _drop_while(self, change: _Change, condition: Callable[[int, bytes], bool]) -> None:
+    def _drop_while(self, change: TopicChange, condition: Callable[[int, bytes], bool]) -> None:
         """Drop the oldest messages while the condition on id and bytes holds, as many as one message may."""
         step, given = 1, 0
         while given < limits.TOPIC_LOG_CLEAN_COUNT_MAX and change.state.count:
             first = change.state.first
             # Read in steps that double, so that little is read where little is dropped.
-            for id, number in list(self._ids(first, min(first + step, change.state.next))):
-                data = self._entry(number, id)
+            for id, number in list(self._index.ids(first, min(first + step, change.state.next))):
+                data = self._index.message(number, id)
                 if not condition(id, data):
                     return
-                self._drop(change, number, id, data)
+                change.drop(number, id, data)
                 given += 1
             step = min(2 * step, _BATCH_COUNT_MAX, limits.TOPIC_LOG_CLEAN_COUNT_MAX - given)
-
-    def _drop(self, change: _Change, number: int, id: int, data: bytes) -> None:
-        self._system.delete(self._entry_key(number, id))
-        self._system.delete(self._id_slot + id.to_bytes(8, "big"))
-        # Two messages of a topic whose hashes begin alike share the place, and the later one has it.
-        place = self._hash_key(number, self._digest(data))
-        held = self._system.get(place)
-        if held is not None and self._hash_codec.read(held, self._system) == id:
-            self._system.delete(place)
-        size = _ENTRY_KEY_SIZE_BYTES + len(data) + _INDEX_SIZE_BYTES
-        topic, state = self._topic(change, number), change.state
-        change.topics[number] = Topic(
-            topic.key, id + 1, topic.last, topic.count - 1, topic.size_bytes - size, id
-        )
-        change.state = TopicLogState(
-            id + 1, state.next, state.size_bytes - size, state.topic_next, state.topic_count
-        )
-        if topic.count == 1 and number not in change.kept:
-            self._remove_topic(change, number, topic.key)
-
-    def _remove_topic(self, change: _Change, number: int, key: bytes) -> None:
-        del change.topics[number]
-        self._numbers.delete(key)
-        self._topics.delete(number)
-        state = change.state
-        change.state = replace(
-            state, topic_count=state.topic_count - 1, size_bytes=state.size_bytes - self._topic_size(key)
-        )
-
-    def _topic(self, change: _Change, number: int) -> Topic:
-        found = change.topics.get(number)
-        return self._topics[number] if found is None else found
-
-    def _keep(self, change: _Change) -> None:
-        for number in sorted(change.topics):
-            topic = change.topics[number]
-            if topic.count:
-                self._topics.put(number, topic)
-            else:
-                self._remove_topic(change, number, topic.key)
-        self._state.set(change.state)
-
-    # bytes
-
-    def _entry_key(self, number: int, id: int) -> bytes:
-        return self._slot + _ENTRY_KEY.pack(number, id)
-
-    def _entry(self, number: int, id: int) -> bytes:
-        data = self._system.get(self._entry_key(number, id))
-        assert data is not None, "an id's topic has its message"
-        return data
-
-    def _hash_key(self, number: int, digest: bytes) -> bytes:
-        return self._hash_slot + digest[:_HEAD_SIZE_BYTES] + number.to_bytes(4, "big")
-
-    def _digest(self, data: bytes) -> bytes:
-        """Return the hash in a stored message, without decoding it where its type is the present one."""
-        if data[:_TYPE_SIZE_BYTES] == self._codec.number:
-            return data[_DIGEST_AT : _DIGEST_AT + 32]
-        return self._codec.read(data, self._system).hash
-
-    def _number_of(self, id: int) -> int | None:
-        data = self._system.get(self._id_slot + id.to_bytes(8, "big")) if 0 < id < 2**64 else None
-        return None if data is None else self._id_codec.read(data, self._system)
-
-    def _at_ns(self, id: int) -> int:
-        number = self._number_of(id)
-        assert number is not None, "ids are dense"
-        return self._codec.read(self._entry(number, id), self._system).at_ns
-
-    def _ids(self, low: int, high: int) -> Iterator[tuple[int, int]]:
-        if low >= high:
-            return
-        at = len(self._id_slot)
-        start, end = (self._id_slot + id.to_bytes(8, "big") for id in (low, high))
-        for key, data in islice(self._system.scan(start, end), high - low):
-            yield int.from_bytes(key[at:], "big"), self._id_codec.read(data, self._system)
-
-    def _scan(self, number: int, low: int, high: int, reverse: bool) -> Iterator[tuple[int, bytes]]:
-        high = min(high, 2**64 - 1)
-        if low >= high:
-            return
-        at = len(self._slot) + 4
-        start, end = self._entry_key(number, low), self._entry_key(number, high)
-        for key, data in self._system.scan(start, end, reverse=reverse):
-            yield int.from_bytes(key[at:], "big"), data
 
 
 class TopicLog(Part):
@@ -510,6 +386,7 @@ class TopicLog(Part):
     def __init__(self, *, rule: LogRule = DEFAULT_RULE) -> None:
         self.name = ""
         self._entry_type = type_of(TopicMessage)
+        self._block_type = type_of(TopicBlock)
         self._id_type = type_of(nat32)
         self.topic_codec: ValueCodec[Topic] = ValueCodec("topics", type_of(Topic))
         self.state_cell = StableCell(TopicLogState, EMPTY_STATE)
@@ -519,8 +396,9 @@ class TopicLog(Part):
         self.topics_map = StableMap(nat32, Topic)
         self.marks_map = StableMap(bytes, nat64, counted=True)
         self.mark_order_set = StableSet(tuple[nat64, bytes])
-        self.entries_name = self.ids_name = self.hashes_name = ""
+        self.entries_name = self.blocks_name = self.ids_name = self.hashes_name = ""
         self.codec: ValueCodec[TopicMessage]
+        self.block_codec: ValueCodec[TopicBlock]
         self.id_codec: ValueCodec[int]
         self.hash_codec: ValueCodec[int]
 
@@ -529,9 +407,10 @@ class TopicLog(Part):
             return
         self.name = name
         self.entries_name, self.ids_name = f"{name}.entries", f"{name}.ids"
-        self.hashes_name = f"{name}.hashes"
+        self.hashes_name, self.blocks_name = f"{name}.hashes", f"{name}.blocks"
         self.hash_codec = ValueCodec(self.hashes_name, self._hash_type)
         self.codec = ValueCodec(self.entries_name, self._entry_type)
+        self.block_codec = ValueCodec(self.blocks_name, self._block_type)
         self.id_codec = ValueCodec(self.ids_name, self._id_type)
         for suffix, part in self._parts():
             part.name = f"{name}.{suffix}"
@@ -550,7 +429,9 @@ class TopicLog(Part):
         entries = CollectionSpec(self.entries_name, "map", "(nat32; nat64)", self._entry_type)
         ids = CollectionSpec(self.ids_name, "map", "nat64", self._id_type)
         hashes = CollectionSpec(self.hashes_name, "map", "(nat64; nat32)", self._hash_type)
-        return (entries, ids, hashes, *(spec for _, part in self._parts() for spec in part.collections()))
+        blocks = CollectionSpec(self.blocks_name, "map", "(nat32; nat64)", self._block_type)
+        parts = (spec for _, part in self._parts() for spec in part.collections())
+        return (entries, ids, hashes, *parts, blocks)
 
     def bind(self, system: System) -> TopicLogView:
         """Make the view of one activation."""

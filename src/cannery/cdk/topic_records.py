@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from cannery.candid.python import nat32, nat64, record
 from cannery.errors import CanneryError
 
@@ -20,6 +22,14 @@ class TopicMessage:
     hash: bytes
     size: nat32
     payload: bytes
+
+
+@record
+class TopicBlock:
+    """Messages of a topic side by side, oldest first; `previous` is the id before them, 0 for none."""
+
+    previous: nat64
+    messages: list[TopicMessage]
 
 
 @record
@@ -69,6 +79,28 @@ class Found:
     message: TopicMessage
     previous: int
     next: int
+
+
+class Located(msgspec.Struct, frozen=True):
+    """A topic with the number that it has in this log."""
+
+    number: int
+    topic: Topic
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """All messages of a topic, one behind the other; `count` 0: there are none, or too many for this."""
+
+    first: int
+    last: int
+    count: int
+    dropped_through: int
+    data: bytes
+
+
+def whole_size(whole: Whole) -> int:
+    """Say how many bytes of messages it holds."""
+    return len(whole.data)
 
 
 class TopicLogFull(CanneryError):
