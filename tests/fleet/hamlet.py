@@ -20,6 +20,7 @@ from cannery import (
     init,
     nat64,
     post_upgrade,
+    pre_upgrade,
     query,
     update,
     variant,
@@ -143,6 +144,58 @@ class HutOfStone(Canister):
     @init
     def build(self, ctx: Context, owner: Principal) -> None:
         self.owner.set(owner)
+
+    @update
+    def knock(self, ctx: Context) -> nat64:
+        self.knocks.set(self.knocks.get() + 1)
+        return self.knocks.get()
+
+    @query
+    def knocked(self, ctx: Context) -> nat64:
+        return self.knocks.get()
+
+
+class HutThatStays(Canister):
+    """A release that upgrades well, and traps where another one is to follow."""
+
+    member = Member()
+    owner = StableCell(Principal, Principal.anonymous())
+    knocks = StableCell(nat64, 0)
+    roof = StableCell(Roof, Roof.thatch())
+
+    @init
+    def build(self, ctx: Context, owner: Principal) -> None:
+        self.owner.set(owner)
+
+    @pre_upgrade
+    def stay(self, ctx: Context) -> None:
+        ctx.trap("I stay as I am")
+
+    @update
+    def knock(self, ctx: Context) -> nat64:
+        self.knocks.set(self.knocks.get() + 1)
+        return self.knocks.get()
+
+    @query
+    def knocked(self, ctx: Context) -> nat64:
+        return self.knocks.get()
+
+
+class HutOfWords(Canister):
+    """A release whose health check answers what is neither true nor false."""
+
+    member = Member()
+    owner = StableCell(Principal, Principal.anonymous())
+    knocks = StableCell(nat64, 0)
+    roof = StableCell(Roof, Roof.thatch())
+
+    @init
+    def build(self, ctx: Context, owner: Principal) -> None:
+        self.owner.set(owner)
+
+    @health
+    def is_well(self, ctx: Context) -> bool:
+        return "ill"  # type: ignore[return-value]  # that is what is tested
 
     @update
     def knock(self, ctx: Context) -> nat64:

@@ -64,6 +64,25 @@ def test_what_happened_behind_the_back_of_the_index_is_found() -> None:
         assert village.as_("ann").settle(False).canister != ann.canister
 
 
+def test_a_child_that_its_owner_deletes_while_it_is_theirs_is_listed_no_more() -> None:
+    with Node() as node:
+        village = build_village(node)
+        ann, bob = [village.as_(owner).settle(False) for owner in ("ann", "bob")]
+        for child, owner in ((ann, "ann"), (bob, "bob")):
+            taken = CanisterSettings(controllers=[node.principal(owner)])
+            node.manage("update_settings", UpdateSettingsArgs(child.canister, taken), sender=village)
+        node.run()
+        assert {village.fleet_child(child.canister).state.tag for child in (ann, bob)} == {"in_custody"}
+        for method in ("stop_canister", "delete_canister"):
+            node.manage(method, CanisterIdRecord(ann.canister), sender="ann")
+        sweep(node, village)
+        assert village.fleet_child(ann.canister) is None
+        assert village.fleet_child(bob.canister).state.tag == "in_custody"
+        assert [alarm.subject for alarm in village.fleet_alarms_open()] == [str(bob.canister)]
+        assert village.fleet_status().children == 1
+        assert village.as_("ann").settle(False).canister != ann.canister
+
+
 def test_sweeps_come_by_themselves_and_go_on_after_a_crash() -> None:
     with Node() as node:
         village = build_village(node)

@@ -379,7 +379,7 @@ def test_an_index_that_goes_back_empties_no_child_that_has_served_since() -> Non
         assert village.fleet_adopt(used, node.principal("cid")).tag == "err"
 
 
-def test_a_pool_with_a_canister_that_is_unfit_gives_the_next_one() -> None:
+def test_canisters_of_the_pool_that_are_unfit_cost_nobody_a_creation() -> None:
     with Node() as node:
         village = build_village(node)
         village.fleet_pool_set(PoolRule(3, 0))
@@ -395,11 +395,37 @@ def test_a_pool_with_a_canister_that_is_unfit_gives_the_next_one() -> None:
             encode_args(Deed(node.principal("ann"), False)),
         )
         node.manage("install_code", install, sender=village)
-        for why in ("not found", "not empty"):
-            with pytest.raises(Rejected, match=why):
-                village.as_("ann").settle(False)
-        assert village.as_("ann").settle(False).canister not in (gone, furnished)
-        assert village.fleet_status().pool == 0
+        made = [village.as_(owner).settle(False) for owner in ("ann", "bob", "cid")]
+        assert len({child.canister for child in made} - {gone, furnished}) == 3
+        status = village.fleet_status()
+        assert (status.pool, status.children, status.making) == (0, 3, 0)
+        assert len(canisters(node)) == 1 + 3 + 1, "the furnished one is left to whoever looks for orphans"
+        with pytest.raises(Rejected, match="the roof fell in"):
+            village.as_("dot").settle(True)
+
+
+def test_a_creation_that_is_made_anew_gets_its_cycles_or_fails_for_its_own_reason() -> None:
+    with Node() as node:
+        village = build_village(node)
+        node.top_up(village, 10**6)
+        village.fleet_birth_set("cottage", 700)
+        for owner, fails in (("ann", False), ("bob", True)):
+            village.fleet_pool_set(PoolRule(1, 0))
+            node.run()
+            village.fleet_pool_set(PoolRule(0, 0))
+            (gone,) = canisters(node) - {village.id, *(each.canister for each in children(village))}
+            node.manage("stop_canister", CanisterIdRecord(gone), sender=village)
+            node.manage("delete_canister", CanisterIdRecord(gone), sender=village)
+            before = _balance(node, village)
+            if fails:
+                with pytest.raises(Rejected, match="the roof fell in"):
+                    village.as_(owner).settle(True)
+                assert _balance(node, village) == before
+            else:
+                child = village.as_(owner).settle(False)
+                assert _balance(node, node.actor(child.canister, Cottage)) == 700
+                assert _balance(node, village) == before - 700
+        assert village.as_("bob").settle(False).owner == node.principal("bob")
 
 
 def test_an_answer_that_comes_after_its_place_was_given_up_makes_no_second_child() -> None:

@@ -22,18 +22,21 @@ METHODS = {
 FOR_WHOM = "is for (operators of the node|the children of this index|the node)"
 
 
-def simplest(wanted: ct.Type) -> object:
+def simplest(wanted: ct.Type, env: ct.Env | None = None) -> object:
     """Return a value of a type; of several cases the first."""
     match wanted:
         case ct.Rec(name, env):
-            return simplest(env[name])
+            return simplest(env[name], env)
+        case ct.Ref(name):
+            assert env is not None, "a name is one of its environment"
+            return simplest(env[name], env)
         case ct.Record(fields) if wanted.is_tuple:
-            return tuple(simplest(each.type) for each in fields)
+            return tuple(simplest(each.type, env) for each in fields)
         case ct.Record(fields, bound):
-            values = {str(each.name): simplest(each.type) for each in fields}
+            values = {str(each.name): simplest(each.type, env) for each in fields}
             return values if bound is None else bound(**values)
         case ct.Variant(fields, bound):
-            case, value = str(fields[0].name), simplest(fields[0].type)
+            case, value = str(fields[0].name), simplest(fields[0].type, env)
             if bound is None:
                 return Variant(case, value)
             return getattr(bound, case)(*(() if value is None else (value,)))

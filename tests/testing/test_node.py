@@ -23,7 +23,9 @@ from cannery import (
     update,
 )
 from cannery.cdk.build import BuildError
+from cannery.replica.block import ReplicaConfig
 from cannery.replica.state import RoundState
+from cannery.replica.view import load_config
 from cannery.testing import Crashed, FaultyStore, Node, Rejected, Unanswered
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -236,9 +238,9 @@ def test_a_full_disk_refuses_updates_and_goes_on_when_there_is_room() -> None:
             book.sign("refused")
         assert caught.value.code == 2
         assert len(book.latest(10)) == 1
-        assert not node.subnet.recover() or node.subnet.failure is None
+        assert not node.recover()
         store.free_disk()
-        assert node.subnet.recover()
+        assert node.recover()
         node.run()
         assert waiting.result() == 1
         assert book.sign("after") == 2
@@ -268,17 +270,35 @@ def test_a_runaway_program_is_stopped_and_others_go_on() -> None:
         def fine(self, ctx: Context) -> nat64:
             return 7
 
+    soon = ReplicaConfig(message_cpu_ns_max=50_000_000, query_cpu_ns_max=40_000_000)
+    with Node(config=soon) as node:
+        canister = node.install(Runaway)
+        with pytest.raises(Rejected, match=r"more than 0\.05 s of CPU time"):
+            canister.spin()
+        with pytest.raises(Rejected, match=r"more than 0\.04 s of CPU time"):
+            canister.spin_query()
+        assert canister.fine() == 7
     with Node() as node:
         canister = node.install(Runaway)
-        with pytest.raises(Rejected, match="CPU time"):
-            canister.spin()
-        with pytest.raises(Rejected, match="CPU time"):
-            canister.spin_query()
         with pytest.raises(Rejected, match="recursed too deeply"):
             canister.recurse()
         with pytest.raises(Rejected, match="SystemExit"):
             canister.leave()
         assert canister.fine() == 7
+
+
+def test_limits_on_cpu_time_are_longer_unless_a_config_sets_them() -> None:
+    def limits_of(config: ReplicaConfig | None) -> tuple[int, int, int, int]:
+        with Node(config=config) as node:
+            kept = load_config(node.store)
+        return (
+            kept.message_cpu_ns_max, kept.hook_cpu_ns_max, kept.query_cpu_ns_max, kept.composite_cpu_ns_max
+        )  # fmt: skip
+
+    second = 10**9
+    assert limits_of(None) == (10 * second, 2 * second, 5 * second, 10 * second)
+    some = ReplicaConfig(canister_quota_count=7, hook_cpu_ns_max=second, message_cpu_ns_max=second // 2)
+    assert limits_of(some) == (second // 2, second, 5 * second, 10 * second)
 
 
 def test_a_call_that_waits_for_time_says_so() -> None:

@@ -29,6 +29,7 @@ from cannery.cdk.outcalls import (
     http_post,
     transform_by,
 )
+from cannery.errors import StoreError
 from cannery.limits import OUTCALL_PER_CANISTER_COUNT_MAX, OUTCALL_SIZE_BYTES_MAX
 from cannery.node.python_runtime import PythonPrograms
 from cannery.protocol.principal import MANAGEMENT
@@ -196,7 +197,8 @@ def test_a_post_carries_its_body() -> None:
     ],
 )
 def test_a_transform_that_fails_is_a_reject(transform: str, text: str) -> None:
-    with Node() as node:
+    soon = ReplicaConfig(outcall_hosts=("*",), query_cpu_ns_max=100_000_000)
+    with Node(config=soon if transform == "hang" else None) as node:
         asker = node.install(Asker)
         node.answer_http("*", b"42")
         assert text in asker.ask(URL, transform, 100)
@@ -401,7 +403,7 @@ def test_a_failing_disk_keeps_answers_for_later() -> None:
         node.subnet.outcalls.answer(OutcallAnswer(owner, number, 200, (), b"42"))
         node.run()
         assert node.subnet.failure is not None
-        assert node.subnet.recover()
+        assert node.recover()
         node.run()
         assert (asker.count(), len(node.http_requests)) == (1, 1)
 
@@ -427,3 +429,26 @@ def test_nothing_leaves_before_its_round_is_durable() -> None:
         (outcall,) = node.subnet.take_outcalls()
         assert (outcall.canister_id, outcall.record.host) == (asker.id.raw, "rpc.example.org")
         assert node.subnet.take_outcalls() == []
+
+
+def test_what_cannot_be_read_waits_and_holds_up_no_other() -> None:
+    with Node() as node:
+        askers = [node.install(Asker) for _ in range(2)]
+        for asker in askers:
+            asker.ask.submit(URL, "", None)
+        node.subnet.run_round()
+        sync = node.subnet.begin_sync()
+        assert sync is not None
+        sync.run()
+        node.subnet.finish_sync(sync)
+        durable = node.subnet._durable.reader
+
+        class Damaged(MemoryStore):
+            def get(self, key: bytes) -> bytes | None:
+                if keys.owner_of(key) == askers[0].id.raw:
+                    raise StoreError("block checksum mismatch")
+                return durable.get(key)
+
+        outcalls = node.subnet.outcalls
+        assert [outcall.canister_id for outcall in outcalls.take(Damaged())] == [askers[1].id.raw]
+        assert [outcall.canister_id for outcall in node.subnet.take_outcalls()] == [askers[0].id.raw]

@@ -23,7 +23,7 @@ AlarmKind = Literal[
     "custody_taken",
     "unlisted",
 ]
-_OF_CHILDREN: Final[tuple[AlarmKind, ...]] = ("low_balance", "quarantined", "unlisted")
+_OF_CHILDREN: Final[tuple[AlarmKind, ...]] = ("low_balance", "quarantined", "custody_taken", "unlisted")
 
 
 @record

@@ -42,6 +42,7 @@ from cannery.fleet.directory_types import Child
 from cannery.fleet.funding_types import Cause
 from cannery.fleet.nursery import Nursery
 from cannery.fleet.orphans import Orphans
+from cannery.fleet.registry import Registry
 from cannery.fleet.rights import require_operator
 from cannery.fleet.treasury import Treasury
 from cannery.limits import CENSUS_EVERY_S_MIN, CENSUS_KIND_COUNT_MAX, CENSUS_PAGE_COUNT
@@ -106,6 +107,7 @@ class Census(Component, prefix="fleet.census"):
     departures = Uses(Departures)
     nursery = Uses(Nursery)
     orphans = Uses(Orphans)
+    registry = Uses(Registry)
     treasury = Uses(Treasury)
     every_s = StableCell(nat32, EVERY_S)
     timer_number = StableCell(nat64 | None, None)
@@ -190,6 +192,16 @@ class Census(Component, prefix="fleet.census"):
                 self.departures.note_custody(ctx, child, f"{ctx.id} is no controller of {child.canister}")
         elif report.kind == child.kind and report.version is not None and report.version != child.version:
             self.directory.set_versions([(child, report.version)])
+        elif self.directory.is_joint(child.canister) and child.state.tag == "active":
+            self._look_at_joint(ctx, child, report.module_hash)
+
+    def _look_at_joint(self, ctx: Context, child: Child, module_hash: bytes | None) -> None:
+        """Note what a child runs whose owner controls it too; with other code it is the owner's alone."""
+        version = 0 if module_hash is None else self.registry.version_of(child.kind, module_hash)
+        if not version:
+            self.departures.note_custody(ctx, child, f"{child.canister} runs no release of {child.kind}")
+        else:
+            self.directory.set_versions([(child, version)])
 
     # a sweep
 
@@ -239,6 +251,8 @@ class Census(Component, prefix="fleet.census"):
             if child is not None and result.status is not None:
                 self.look(ctx, child, result.status)
                 _add_up(sums, child, result.status, ctx.now_ns)
+            elif child is not None and result.is_gone and child.state.tag != "leaving":
+                self._forget(ctx, child)
             elif child is not None and child.state.tag == "active":
                 self._ask_after(ctx, child)
         for kind, totals in sums.items():
@@ -270,14 +284,20 @@ class Census(Component, prefix="fleet.census"):
         if outcome.ok:
             if ctx.id not in outcome.value.controllers:
                 self.departures.note_custody(ctx, child, f"{ctx.id} is no controller of {saved}")
+            elif self.directory.is_joint(saved):
+                self._look_at_joint(ctx, child, outcome.value.module_hash)
             elif self.directory.replacing.get(saved) is None:
                 text = f"{saved} is no member any more: somebody else controls it too, or it runs other code"
                 self.departures.note_custody(ctx, child, text)
         elif outcome.reject_code == RejectCode.DESTINATION_INVALID:
-            ctx.log(f"{saved}, the {child.kind} of {child.owner}, was deleted by somebody else")
-            self.directory.forget(child)
-            self.treasury.forget(child.canister)
-            self.alarms.end_of(ctx, child.canister)
+            self._forget(ctx, child)
+
+    def _forget(self, ctx: Context, child: Child) -> None:
+        """Forget a child that somebody else has deleted: its owner, where it was in their custody."""
+        ctx.log(f"{child.canister}, the {child.kind} of {child.owner}, was deleted by somebody else")
+        self.directory.forget(child)
+        self.treasury.forget(child.canister)
+        self.alarms.end_of(ctx, child.canister)
 
 
 def _add_up(sums: dict[str, Totals], child: Child, report: CanisterReport, now_ns: int) -> None:

@@ -2,11 +2,13 @@
 
 Leaving goes in steps that may each be repeated: stop (calls under way end first, for a bounded time, then
 they are turned into rejects), empty, take the cycles back, and start again for the pool or delete. A step
-that fails is tried again with growing pauses; one whose answer was lost is sent again. What an owner has
-taken control of is left to them.
+that fails is tried again with growing pauses, a deletion from the stop on; one whose answer was lost is sent
+again. What an owner has taken control of is left to them.
 """
 
 from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
 
 from cannery import (
     Context,
@@ -23,7 +25,7 @@ from cannery import (
     update,
 )
 from cannery.cdk.calls import Call
-from cannery.cdk.component import Component, Uses
+from cannery.cdk.component import Component, Uses, siblings_of
 from cannery.cdk.management import (
     CanisterIdArg,
     CanisterSettings,
@@ -37,7 +39,7 @@ from cannery.fleet.alarms import Alarms
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child, ChildState, LeaveResult, Leaving
 from cannery.fleet.nursery import Nursery
-from cannery.fleet.rights import require_operator
+from cannery.fleet.rights import NO_CONTROLLER, require_operator
 from cannery.fleet.treasury import Treasury
 from cannery.limits import LEAVING_COUNT_MAX, LEAVING_PER_TICK_COUNT_MAX
 
@@ -46,7 +48,6 @@ LOST_NS = 600 * SECOND_NS
 PAUSE_S_MAX = 300
 STEPS_RECYCLE = ("stop", "empty", "take", "start")
 STEPS_DELETE = ("stop", "empty", "take", "delete")
-NO_CONTROLLER = "IC0512"
 
 
 @record
@@ -55,6 +56,14 @@ class Step:
 
     canister: Principal
     step: nat16
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """A component of the same index that wants to hear at once of a child that leaves."""
+
+    def note_leaving(self, ctx: Context, canister: Principal) -> None:
+        """Go on without a child."""
 
 
 class Departures(Component, prefix="fleet.departures"):
@@ -94,6 +103,8 @@ class Departures(Component, prefix="fleet.departures"):
             return LeaveResult.busy(f"{canister} is being replaced: ask again in a moment")
         if child.state.tag == "replaced" and recycle:
             return LeaveResult.unknown(f"{canister} was replaced by {child.state.replaced}: name that one")
+        if self.directory.is_joint(canister) and recycle:
+            return LeaveResult.busy(f"{canister} is controlled by its owner too: delete it instead")
         if self.leaving.get(canister) is not None:
             return LeaveResult.ok()
         if len(self.leaving) >= LEAVING_COUNT_MAX:
@@ -101,12 +112,15 @@ class Departures(Component, prefix="fleet.departures"):
         self.directory.set_state(child, ChildState.leaving())
         self.alarms.end(ctx, "quarantined", str(canister), "it leaves")
         self._send(ctx, canister, Leaving(recycle, 0, 0, ctx.now_ns, 0))
+        for each in siblings_of(self):
+            if isinstance(each, Watcher):
+                each.note_leaving(ctx, canister)
         return LeaveResult.ok()
 
-    def collect(self, ctx: Context, canister: Principal) -> None:
-        """Empty a canister of the fleet that is no child and put it into the pool."""
+    def collect(self, ctx: Context, canister: Principal, *, recycle: bool = True) -> None:
+        """Empty a canister that is no child and put it into the pool, or delete it."""
         if self.leaving.get(canister) is None and len(self.leaving) < LEAVING_COUNT_MAX:
-            self._send(ctx, canister, Leaving(True, 0, 0, ctx.now_ns, 0))
+            self._send(ctx, canister, Leaving(recycle, 0, 0, ctx.now_ns, 0))
 
     def note_custody(self, ctx: Context, child: Child, text: str) -> None:
         """Note that somebody else controls a child: the index has no power over it any more."""
@@ -114,6 +128,21 @@ class Departures(Component, prefix="fleet.departures"):
         self.directory.set_state(child, ChildState.in_custody())
         self.alarms.end(ctx, "quarantined", str(child.canister), "somebody else controls it")
         self.alarms.begin(ctx, "custody_taken", str(child.canister), text)
+
+    def note_return(self, ctx: Context, child: Child) -> Child:
+        """Note that an owner lets the index control a child again."""
+        self.directory.note_joint(child.canister)
+        self.alarms.end(ctx, "custody_taken", str(child.canister), "its owner has given control back")
+        return self.directory.set_state(child, ChildState.active())
+
+    def joint_call(self, ctx: Context, canister: Principal, owners: list[Principal]) -> Call[None]:
+        """Return the call that lets owners control a child beside the index, which goes on to fund, watch and
+        upgrade it as long as it is among the controllers. The child is no member of the fleet from then on.
+        """
+        self.directory.note_joint(canister)
+        return Management().update_settings(
+            UpdateSettingsArgs(canister, CanisterSettings(controllers=[*owners, ctx.id]))
+        )
 
     def hand_over_call(self, ctx: Context, canister: Principal, controllers: list[Principal]) -> Call[None]:
         """Return the call that gives a child's control to others; `handed_over` books its success."""
@@ -149,9 +178,9 @@ class Departures(Component, prefix="fleet.departures"):
 
     def _pause(self, ctx: Context, canister: Principal, leaving: Leaving) -> None:
         tries = leaving.tries + 1
-        self.leaving.put(
-            canister, Leaving(leaving.recycle, leaving.step, tries, leaving.since_ns, ctx.now_ns)
-        )
+        # Whoever could start it again meanwhile keeps it from being deleted: it is stopped once more.
+        step = 0 if _steps(leaving)[leaving.step] == "delete" else leaving.step
+        self.leaving.put(canister, Leaving(leaving.recycle, step, tries, leaving.since_ns, ctx.now_ns))
         ctx.timer_set(self.go_on, after_s=min(PAUSE_S_MAX, 2 ** min(tries, 10)), saved=canister)
 
     @continuation

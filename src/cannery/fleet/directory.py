@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cannery import Context, Principal, StableCell, StableMap, nat32, nat64, query
+from cannery import Context, Principal, StableCell, StableMap, StableSet, nat32, nat64, query
 from cannery.cdk.component import Component
 from cannery.fleet.directory_types import Child, ChildCount, ChildFilter, ChildPage, ChildState, Replacement
 from cannery.fleet.rights import require_operator
@@ -31,6 +31,9 @@ class Directory(Component, prefix="fleet.directory"):
     next_number = StableCell(nat64, 0)
     actives = StableMap(Principal, nat64)
     replacing = StableMap(Principal, Replacement, counted=True)
+    joint = StableSet(Principal)
+    moved = StableMap(Principal, tuple[str, Principal])
+    notes_moves = StableCell(bool, False)
 
     # for the other components and the author
 
@@ -81,6 +84,14 @@ class Directory(Component, prefix="fleet.directory"):
         self._free_owner(child)
         self.by_number.delete(child.number)
         self._write(child, None)
+
+    def note_joint(self, canister: Principal) -> None:
+        """Note that a child's owner controls it beside the index: it is a child, and no member any more."""
+        self.joint.add(canister)
+
+    def is_joint(self, canister: Principal) -> bool:
+        """Say whether a child's owner controls it beside the index."""
+        return canister in self.joint
 
     def note_active(self, canister: Principal, active_ns: int) -> None:
         """Note when a child last ran a message, as the census has read it."""
@@ -167,8 +178,12 @@ class Directory(Component, prefix="fleet.directory"):
         )
 
     def _free_owner(self, child: Child) -> None:
-        if self.by_owner.get((child.kind, child.owner)) == child.canister:
-            self.by_owner.delete((child.kind, child.owner))
+        key = (child.kind, child.owner)
+        if self.by_owner.get(key) != child.canister:
+            return
+        self.by_owner.delete(key)
+        if self.notes_moves.get():
+            self.moved.put(child.canister, key)
 
     def _write(self, before: Child | None, after: Child | None) -> None:
         if before is not None:
@@ -181,6 +196,7 @@ class Directory(Component, prefix="fleet.directory"):
         elif before is not None:
             self.children.delete(before.canister)
             self.actives.delete(before.canister)
+            self.joint.discard(before.canister)
 
     def _tally(self, child: Child, difference: int) -> None:
         self._count((child.kind, child.state.tag, child.version), difference)

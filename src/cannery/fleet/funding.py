@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cannery import Context, Outcome, Pending, Principal, Reject, continuation, nat, query, record, update
 from cannery.cdk.component import Component, Uses
-from cannery.cdk.management import AlarmSetArgs, Management, StatusManyResult
+from cannery.cdk.management import Management, StatusManyResult
 from cannery.fleet.census import Census
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child
@@ -103,9 +103,7 @@ class Funding(Component, prefix="fleet.funding"):
 
     def _act(self, ctx: Context) -> None:
         """Let new settings count at once: the index's own alarm, and a look at every child."""
-        line = min(self.treasury.battery_line(), CYCLES_MINTED_MAX)
-        ctx.notify(Management().cannery_alarm_set(AlarmSetArgs([ctx.id], line)))
-        self.treasury.check_battery(ctx)
+        self.treasury.watch_battery(ctx)
         self.census.keep(ctx)
         self.census.begin(ctx)
 
@@ -172,7 +170,8 @@ class Funding(Component, prefix="fleet.funding"):
     @update
     def fleet_request_cycles(self, ctx: Context, cycles: nat) -> TopUpResult | Pending[TopUpResult]:
         """Ask for cycles: for children of this index. They get up to so many, as far as the quotas allow."""
-        child = self.directory.get(ctx.caller) if ctx.caller_fleet == ctx.id else None
+        is_member = ctx.caller_fleet is not None and ctx.caller_fleet == ctx.fleet
+        child = self.directory.get(ctx.caller) if is_member else None
         if child is None or child.state.tag != "active":
             ctx.reject("fleet_request_cycles is for the children of this index")
         return self.treasury.send(ctx, child, Waiting(cycles, Cause.request(), None))

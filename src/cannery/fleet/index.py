@@ -12,6 +12,7 @@ from typing import Any
 
 from cannery import Context, Pending, Principal, query
 from cannery.cdk.component import Component
+from cannery.cdk.management import SubnetChoice
 from cannery.fleet.alarms import Alarms
 from cannery.fleet.census import Census
 from cannery.fleet.departures import Departures
@@ -62,10 +63,12 @@ class Index(Component, prefix="fleet"):
         then: Callable[..., object],
         saved: object,
         cycles: int | None = None,
+        subnet: SubnetChoice | None = None,
     ) -> Pending[Any]:  # of what `then` answers
         """Make an owner's child with the current release of a kind; return this from the method.
 
-        It gets `cycles` of the index's, or what `fleet_birth_set` says for its kind.
+        It gets `cycles` of the index's, or what `fleet_birth_set` says for its kind. It is made on `subnet`:
+        a named one, the one with the fewest canisters (`any`), or None: where the node puts it.
         `then` is a continuation of the canister: `(self, ctx, outcome: Outcome[Child], saved)`. Look the
         owner up first (`directory.find`, `is_making`): raises `AlreadyMade`, LookupError where the kind has
         no release, Reject where the index has too few cycles or too many calls in flight.
@@ -76,7 +79,9 @@ class Index(Component, prefix="fleet"):
         self.census.keep(ctx)
         if cycles is None:
             cycles = self.nursery.births.get(kind, 0)
-        return self.nursery.create(ctx, release, owner, arg, then=then, saved=saved, cycles=cycles)
+        return self.nursery.create(
+            ctx, release, owner, arg, then=then, saved=saved, cycles=cycles, subnet=subnet
+        )
 
     @query
     def fleet_status(self, ctx: Context) -> FleetStatus:

@@ -3,13 +3,15 @@
 A place is taken before a canister is made, and given back with the outcome: `create` is refused while an
 owner's child is being made, and a creation that a forced stop cut off gives its place back after
 `MAKING_NS_MAX`; a late answer makes no second child. A prepared canister whose installation fails goes back
-to the pool, unless the canister itself is at fault: then nobody is given it again. Without a pool, creation
-and installation are one step of the management canister that leaves nothing where it fails.
+to the pool, unless the canister itself is at fault: then nobody is given it again, and the child is made
+anew. Without a pool, creation and installation are one step of the management canister that leaves nothing
+where it fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from cannery import (
@@ -30,6 +32,7 @@ from cannery import (
     timer,
     update,
 )
+from cannery.cdk.calls import Call
 from cannery.cdk.component import Component, Uses
 from cannery.cdk.management import (
     CanisterIdArg,
@@ -39,6 +42,7 @@ from cannery.cdk.management import (
     CreateInstalledArgs,
     CreateInstalledResult,
     Management,
+    SubnetChoice,
     install_known,
 )
 from cannery.cdk.waiter import Continued, Waiter
@@ -64,7 +68,8 @@ UNFIT_CODES = frozenset({"IC0207", "IC0301", "IC0512", "IC0514", "CNRY0301"})
 
 @record
 class Making:
-    """A creation under way: what its continuation needs."""
+    """A creation under way: what its continuation needs; with a prepared canister also what another one would
+    be made with."""
 
     kind: str
     owner: Principal
@@ -72,6 +77,8 @@ class Making:
     cycles: nat64
     pooled: Principal | None
     waiter: Waiter
+    module_hash: bytes | None = None
+    arg: bytes | None = None
 
 
 class AlreadyMade(Exception):
@@ -86,6 +93,7 @@ class Nursery(Component, prefix="fleet.nursery"):
     waves = Uses(Waves)
     making = StableMap(tuple[str, Principal], nat64)
     pool = StableSet(Principal, counted=True)
+    has_nothing = StableCell(bool, False)
     fitting = StableMap(Principal, nat64)
     births = StableMap(str, nat)
     pool_rule = StableCell(PoolRule, PoolRule(0, 0))
@@ -113,9 +121,11 @@ class Nursery(Component, prefix="fleet.nursery"):
         then: Callable[..., object],
         saved: object,
         cycles: int = 0,
+        subnet: SubnetChoice | None = None,
     ) -> Pending[Any]:  # of what `then` answers
         """Make a child and return what the method returns: `then` is a continuation of the canister, which
-        takes an `Outcome[Child]` and `saved`.
+        takes an `Outcome[Child]` and `saved`. Where a `subnet` is wanted the pool is left alone, whose
+        canisters are where they are.
 
         Raises `AlreadyMade`; Reject where the index has too few cycles or too many calls in flight.
         """
@@ -123,21 +133,35 @@ class Nursery(Component, prefix="fleet.nursery"):
         if self.directory.find(kind, owner) is not None or self.is_making(ctx, kind, owner):
             raise AlreadyMade(f"{owner} has a {kind}, or one is being made")
         self.making.put((kind, owner), ctx.now_ns)
-        pooled = self.pool.first()
+        pooled = self._first_of_pool() if subnet is None else None
         making = Making(kind, owner, release.version, cycles, pooled, ctx.waiter(then, saved))
-        management = Management()
-        if pooled is None:
-            made = management.cannery_create_installed(
-                CreateInstalledArgs(release.module_hash, arg, [ctx.id])
-            )
-            return ctx.call_for(made, then, then=self.made, saved=making, cycles=cycles)
-        self.pool.discard(pooled)
-        self.fitting.put(pooled, ctx.now_ns)
+        try:
+            if pooled is None:
+                made = _create_installed(ctx, release.module_hash, arg, subnet)
+                return ctx.call_for(made, then, then=self.made, saved=making, cycles=cycles)
+            making = replace(making, module_hash=release.module_hash, arg=arg)
+            return self._fit(ctx, making, pooled, then)
+        except Reject:
+            # The author may catch it: nothing is under way.
+            self.making.delete((kind, owner))
+            if cycles > self.treasury.spendable(ctx):
+                self.treasury.note_birth(ctx, max(cycles, self.treasury.dearest_birth.get()))
+            raise
+
+    def _fit(
+        self, ctx: Context, making: Making, pooled: Principal, then: Callable[..., object]
+    ) -> Pending[Any]:  # of what `then` answers
+        management, cycles = Management(), making.cycles
+        assert making.module_hash is not None, "a prepared canister gets a module"
+        assert making.arg is not None, "and an argument"
         if cycles:
             # Before the installation in the management canister's queue: it is paid for out of them.
             ctx.notify(management.deposit_cycles(CanisterIdArg(pooled)), cycles=cycles)
-        fitted = management.install_chunked_code(install_known(pooled, release.module_hash, arg))
-        return ctx.call_for(fitted, then, then=self.fitted, saved=making)
+        fitted = management.install_chunked_code(install_known(pooled, making.module_hash, making.arg))
+        pending = ctx.call_for(fitted, then, then=self.fitted, saved=making)
+        self.pool.discard(pooled)
+        self.fitting.put(pooled, ctx.now_ns)
+        return pending
 
     @continuation
     def made(self, ctx: Context, outcome: Outcome[CreateInstalledResult], saved: Making) -> Continued:
@@ -146,13 +170,25 @@ class Nursery(Component, prefix="fleet.nursery"):
         return self._settle(ctx, saved, canister, outcome)
 
     @continuation
-    def fitted(self, ctx: Context, outcome: Outcome[None], saved: Making) -> Continued:
-        """Note the new child, or put its canister back; one that is unfit is left to the orphans."""
+    def fitted(
+        self, ctx: Context, outcome: Outcome[None], saved: Making
+    ) -> Continued | Pending[Any]:  # nobody but the waiter answers
+        """Note the new child, or put its canister back. One that is unfit is left to the orphans, and the
+        child is made with another one.
+        """
         assert saved.pooled is not None, "only prepared canisters are fitted"
         self.fitting.delete(saved.pooled)
-        if not outcome.ok and outcome.error_code not in UNFIT_CODES:
-            self.pool.add(saved.pooled)
+        is_unfit = not outcome.ok and outcome.error_code in UNFIT_CODES
+        if not outcome.ok and not is_unfit:
+            self.keep(saved.pooled)
         self._refill(ctx)
+        if is_unfit and saved.module_hash is not None and saved.arg is not None:
+            ctx.log(f"{saved.pooled} of the pool is unfit: {outcome.reject_message}")
+            made = _create_installed(ctx, saved.module_hash, saved.arg, None)
+            try:
+                return ctx.call(made, then=self.made, saved=_without_pool(saved), cycles=saved.cycles)
+            except Reject as reject:
+                ctx.log(f"no other canister is made now: {reject.message}")
         return self._settle(ctx, saved, saved.pooled if outcome.ok else None, outcome)
 
     def _settle(
@@ -170,7 +206,7 @@ class Nursery(Component, prefix="fleet.nursery"):
             ctx.log(f"{saved.owner} has a {saved.kind} since: {canister} came too late and serves nobody")
             return ctx.resume(saved.waiter, Outcome(known))
         child = self.directory.add(ctx, canister, saved.kind, saved.owner, saved.version)
-        self.treasury.welcome(ctx, child)
+        self.treasury.welcome(ctx, child, is_new=saved.pooled is None)
         self.waves.note_born(ctx, child)
         return ctx.resume(saved.waiter, Outcome(child))
 
@@ -185,6 +221,7 @@ class Nursery(Component, prefix="fleet.nursery"):
             self.births.put(kind, cycles)
         else:
             self.births.delete(kind)
+        self.treasury.note_birth(ctx, max((each for each in self.births.values()), default=0))
 
     @query
     def fleet_births(self, ctx: Context) -> list[tuple[str, nat]]:
@@ -211,6 +248,17 @@ class Nursery(Component, prefix="fleet.nursery"):
     def keep(self, canister: Principal) -> None:
         """Put an empty canister of the fleet into the pool."""
         self.pool.add(canister)
+        if self.has_nothing.get():
+            self.has_nothing.set(False)
+
+    def _first_of_pool(self) -> Principal | None:
+        """Return a prepared canister; that there is none is noted, since each look would be a scan."""
+        if self.has_nothing.get():
+            return None
+        found = self.pool.first()
+        if found is None:
+            self.has_nothing.set(True)
+        return found
 
     @query
     def fleet_pool(self, ctx: Context) -> PoolRule:
@@ -236,7 +284,7 @@ class Nursery(Component, prefix="fleet.nursery"):
         if ctx.now_ns - since_ns >= MAKING_NS_MAX:
             ordered = 0
         wanted = min(rule.target - len(self.pool) - ordered, POOL_REFILL_COUNT_MAX - ordered)
-        call = Management().create_canister(CreateCanisterArgs(CanisterSettings(controllers=[ctx.id])))
+        call = Management().create_canister(CreateCanisterArgs(CanisterSettings(controllers=_holders(ctx))))
         for _ in range(max(0, wanted)):
             try:
                 ctx.call(call, then=self.prepared, cycles=rule.cycles)
@@ -253,7 +301,7 @@ class Nursery(Component, prefix="fleet.nursery"):
         ordered, since_ns = self.refilling.get()
         self.refilling.set((max(0, ordered - 1), since_ns))
         if outcome.ok:
-            self.pool.add(outcome.value.canister_id)
+            self.keep(outcome.value.canister_id)
             self._refill(ctx)
         elif ordered <= 1:
             ctx.log(f"the pool is not filled: {outcome.reject_message}")
@@ -263,3 +311,20 @@ class Nursery(Component, prefix="fleet.nursery"):
     def refill(self, ctx: Context) -> None:
         """Try again to fill the pool."""
         self._refill(ctx)
+
+
+def _create_installed(
+    ctx: Context, module_hash: bytes, arg: bytes, subnet: SubnetChoice | None
+) -> Call[CreateInstalledResult]:
+    args = CreateInstalledArgs(module_hash, arg, _holders(ctx), subnet)
+    return Management().cannery_create_installed(args)
+
+
+def _without_pool(making: Making) -> Making:
+    return replace(making, pooled=None, module_hash=None, arg=None)
+
+
+def _holders(ctx: Context) -> list[Principal]:
+    """Return who is to control a child: this index, and that of the fleet where this is a local one."""
+    fleet = ctx.fleet
+    return [ctx.id] if fleet is None or fleet == ctx.id else [ctx.id, fleet]

@@ -162,7 +162,7 @@ class Orphans(Component, prefix="fleet.orphans"):
         """List it, if it belongs to this fleet and its owner has no other child of its kind."""
         canister, owner = saved.canister, saved.owner
         report = outcome.value[0].status if outcome.ok else None
-        if report is None or report.fleet != ctx.id or report.kind is None:
+        if report is None or report.fleet != ctx.fleet or report.kind is None:
             return AdoptResult.err(f"{canister} is no member of this fleet with a module of its registry")
         if self._is_listed(ctx, canister) or self.directory.find(report.kind, owner) is not None:
             return AdoptResult.err(f"{owner} has a {report.kind} already, or {canister} is listed")

@@ -108,6 +108,29 @@ class Registry(Component, prefix="fleet.registry"):
         found = self.by_hash.get(module_hash)
         return found[1] if found is not None and found[0] == kind else 0
 
+    def take_over(self, entry: ReleaseEntry) -> None:
+        """Have a release that the index of the fleet has: the node knows its module already."""
+        key = (entry.kind, entry.version)
+        self.releases.put(key, Added(entry.module_hash, entry.changelog, entry.added_ns))
+        self.by_hash.put(entry.module_hash, key)
+        if entry.is_current and self.currents.get(entry.kind) is None:
+            self.currents.put(entry.kind, entry.version)
+
+    def entries(self, kind: str | None) -> list[ReleaseEntry]:
+        """List releases, newest first within their kind; of one kind, or of all."""
+        prefix = None if kind is None else (kind,)
+        found = self.releases.items(prefix=prefix, reverse=True, limit=RELEASE_PAGE_COUNT_MAX)
+        return [
+            ReleaseEntry(
+                *key,
+                added.module_hash,
+                added.changelog,
+                added.added_ns,
+                self.currents.get(key[0]) == key[1],
+            )
+            for key, added in found
+        ]
+
     # methods
 
     @update
@@ -178,18 +201,7 @@ class Registry(Component, prefix="fleet.registry"):
     def fleet_releases(self, ctx: Context, kind: str | None) -> list[ReleaseEntry]:
         """List releases, newest first within their kind; of one kind, or of all."""
         require_operator(ctx)
-        prefix = None if kind is None else (kind,)
-        found = self.releases.items(prefix=prefix, reverse=True, limit=RELEASE_PAGE_COUNT_MAX)
-        return [
-            ReleaseEntry(
-                *key,
-                added.module_hash,
-                added.changelog,
-                added.added_ns,
-                self.currents.get(key[0]) == key[1],
-            )
-            for key, added in found
-        ]
+        return self.entries(kind)
 
 
 def _fault_of_text(kind: str, changelog: str) -> str | None:

@@ -98,7 +98,7 @@ class Replacements(Component, prefix="fleet.replacements"):
         self.directory.replacing.delete(canister)
         child = self.directory.get(canister)
         if child is None or child.state.tag == "leaving":
-            self.departures.collect(ctx, successor)
+            self.departures.collect(ctx, successor, recycle=not self.directory.is_joint(canister))
             return ReplaceResult.err(
                 f"{canister} was on its way out, and so is {successor}, which replaced it"
             )
@@ -107,6 +107,8 @@ class Replacements(Component, prefix="fleet.replacements"):
         self.directory.set_state(child, ChildState.replaced(successor))
         self.alarms.end(ctx, "quarantined", str(canister), f"{successor} has taken its place")
         moved = self.directory.add(ctx, successor, child.kind, child.owner, version)
+        if self.directory.is_joint(canister):
+            self.directory.note_joint(successor)
         self.treasury.move(ctx, canister, moved)
         self.waves.note_born(ctx, moved)
         return ReplaceResult.ok(moved)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from cannery import Context, Principal
 
+NO_CONTROLLER = "IC0512"
+"""The node's error code for a call that only controllers of its canister may make."""
+
 
 def require_operator(ctx: Context) -> None:
     """Reject a caller who is no operator, no controller of this index and not the node."""

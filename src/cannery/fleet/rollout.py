@@ -96,7 +96,8 @@ class Comparison:
 
 @record
 class Order:
-    """What was ordered. `arg` goes to each `@post_upgrade`; `force` leaves the interface unchecked."""
+    """What was ordered. `arg` goes to each `@post_upgrade`; `force` leaves the interface unchecked,
+    `skip_pre_upgrade` leaves out the hook of the release that children come from."""
 
     targets: list[Target]
     filter: RolloutFilter
@@ -105,6 +106,7 @@ class Order:
     force: bool
     by: Principal
     at_ns: nat64
+    skip_pre_upgrade: bool | None = None
 
 
 @variant
@@ -168,7 +170,7 @@ class Rollout:
     The scan of stage `stage` is at `cursor`. Nothing is sent before `wait_ns`; `look_ns` is when something is
     due. `refusals` counts calls in a row that the node refused as a whole, `problem` says why. A rollout that
     `halted` waits for an operator. `no_way_back` says why none could be taken back, if so; on the way back
-    `is_swept` says that nothing waits to go forward any more.
+    `is_swept` says that nothing waits to go forward any more. `concurrency_before` is what a pause has ended.
     """
 
     id: nat64
@@ -192,6 +194,7 @@ class Rollout:
     ended_ns: nat64 | None
     no_way_back: str
     is_swept: bool
+    concurrency_before: nat32 | None = None
 
 
 @record
@@ -361,6 +364,7 @@ def plan_concurrency(rollout: Rollout, concurrency: int) -> Rollout:
     return replace(
         rollout,
         concurrency=concurrency,
+        concurrency_before=rollout.concurrency or rollout.concurrency_before,
         halted=rollout.halted and not goes_on,
         accepts_faults=rollout.accepts_faults or goes_on,
         problem="" if goes_on else rollout.problem,

@@ -33,11 +33,15 @@ def plan_judgement(order: Order, rollout: Rollout) -> Rollout:
 def _reason(order: Order, rollout: Rollout) -> str | None:
     counts, permitted = rollout.counts, permitted_faults(order, rollout.counts)
     if counts.faults > permitted:
-        return f"{counts.faults} children failed, {permitted} may"
+        return f"{_children(counts.faults)} failed, {permitted} may"
     if rollout.phase.tag != "canary" or rollout.canary is None:
         return None
     failed, tested = counts.faults - rollout.canary.faults_before, tested_count(rollout)
     of = tested if rollout.is_scanned else rollout.canary.count
     if failed > of * order.rule.canary_fault_permille // 1_000:
-        return f"{failed} of the canary's {tested} children failed"
+        return f"{failed} of the canary's {_children(tested)} failed"
     return None
+
+
+def _children(count: int) -> str:
+    return "1 child" if count == 1 else f"{count} children"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cannery.errors import RejectCode
+from cannery.fleet.rights import NO_CONTROLLER
 from cannery.fleet.rollout import (
     FORWARD,
     Counts,
@@ -31,7 +32,6 @@ from cannery.fleet.rollout_wave import failure_of
 from cannery.limits import ROLLOUT_REASON_SIZE_CHARS_MAX
 from cannery.protocol.principal import Principal
 
-NO_CONTROLLER = "IC0512"
 LOST_CODES = frozenset({"IC0301", NO_CONTROLLER, "IC0537", "CNRY0301"})
 """No such canister, not its controller, no module in it, replaced by another."""
 PAUSE_NS_MAX = 3_600 * 1_000_000_000

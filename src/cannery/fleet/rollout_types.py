@@ -37,7 +37,8 @@ class RolloutArgs:
     """What to roll out: one release for each kind, kind after kind; which children; how many at a time.
 
     A concurrency of 0 starts in a pause, after the check. `arg` goes to `@post_upgrade`. `force` starts where
-    the interface or the state says no, and leaves the interface unchecked in each upgrade.
+    the interface or the state says no, and leaves the interface unchecked in each upgrade. `skip_pre_upgrade`
+    leaves out the hook of the release that children come from, which may be what fails.
     """
 
     releases: list[KindVersion]
@@ -46,6 +47,7 @@ class RolloutArgs:
     rule: RuleChange | None = None
     arg: bytes | None = None
     force: bool | None = None
+    skip_pre_upgrade: bool | None = None
 
 
 @variant
@@ -82,7 +84,8 @@ class RolloutState(Variant):
 
 @record
 class RolloutInfo:
-    """A rollout: what was ordered, what the check found, where it stands and why."""
+    """A rollout: what was ordered, what the check found, where it stands and why. `concurrency_before` is
+    what it had before it was changed last, so that a pause ends as it began."""
 
     id: nat64
     state: RolloutState
@@ -101,6 +104,8 @@ class RolloutInfo:
     problem: str
     no_way_back: str
     check: list[Comparison]
+    concurrency_before: nat32 | None = None
+    skip_pre_upgrade: bool | None = None
 
 
 @record

@@ -68,7 +68,7 @@ class Rollouts(Component, prefix="fleet.rollouts"):
     def fleet_rollout_start(self, ctx: Context, args: RolloutArgs) -> StartResult | Pending[StartResult]:
         """Check a release and bring it to children in waves; the answer comes once it was checked."""
         require_operator(ctx)
-        fault = _fault(args) or self._conflict(args)
+        fault = _fault(args) or self._conflict(ctx, args)
         if fault is not None:
             return StartResult.err(fault)
         targets: list[Target] = []
@@ -89,6 +89,7 @@ class Rollouts(Component, prefix="fleet.rollouts"):
             bool(args.force),
             ctx.caller,
             ctx.now_ns,
+            args.skip_pre_upgrade,
         )
         return self._begin(ctx, order, args.concurrency)
 
@@ -112,7 +113,7 @@ class Rollouts(Component, prefix="fleet.rollouts"):
             self.checks.checks.delete(oldest)
             self.waves.forget(ctx, oldest, wholly=True)
 
-    def _conflict(self, args: RolloutArgs) -> str | None:
+    def _conflict(self, ctx: Context, args: RolloutArgs) -> str | None:
         """Say which rollout stands in the way, if one does."""
         for wanted in args.releases:
             id = self.begun.get(wanted.kind)
@@ -120,10 +121,8 @@ class Rollouts(Component, prefix="fleet.rollouts"):
             if other is None or id is None:
                 continue
             if other.phase.tag in ACTIVE:
-                return (
-                    f"rollout {id} of {wanted.kind} is under way ({other.phase.tag}): "
-                    "wait for its end, or cancel it"
-                )
+                state = state_of(self.waves.orders[id], other, ctx.now_ns).replace("_", " ")
+                return f"rollout {id} of {wanted.kind} is under way ({state}): wait for its end, or cancel it"
             if self.waves.waves.get(id) is not None or other.counts.waiting:
                 return f"rollout {id} of {wanted.kind} is ending: ask again in a moment"
         return None
@@ -248,6 +247,8 @@ class Rollouts(Component, prefix="fleet.rollouts"):
             problem=rollout.problem,
             no_way_back=rollout.no_way_back,
             check=self.checks.found(rollout.id),
+            concurrency_before=rollout.concurrency_before,
+            skip_pre_upgrade=order.skip_pre_upgrade,
         )
 
 

@@ -9,8 +9,9 @@ is, and a quota, is `top_up`'s and `top_up_quota`'s; who may ask is `funding`'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from cannery import (
     Context,
@@ -24,7 +25,9 @@ from cannery import (
     continuation,
     nat,
     nat64,
+    record,
 )
+from cannery.cdk.calls import Call
 from cannery.cdk.component import Component, Uses
 from cannery.cdk.management import (
     AlarmSetArgs,
@@ -33,6 +36,7 @@ from cannery.cdk.management import (
     Management,
     StatusManyResult,
 )
+from cannery.cdk.waiter import Continued, Waiter
 from cannery.fleet.alarms import Alarms
 from cannery.fleet.directory import Directory
 from cannery.fleet.directory_types import Child
@@ -63,6 +67,7 @@ from cannery.fleet.top_up import (
 from cannery.fleet.top_up_burn import Reading, add_reading, burned_per_day
 from cannery.fleet.top_up_quota import NO_BOOKS, UNLIMITED, Books, Quota, release
 from cannery.limits import (
+    CYCLES_MINTED_MAX,
     TOP_UP_ALARM_GROUP_COUNT_MAX,
     TOP_UP_HISTORY_COUNT_MAX,
     TOP_UP_LOST_NS,
@@ -73,6 +78,14 @@ from cannery.limits import (
 LOW_BALANCE: Final = "low_balance"
 BATTERY_LOW: Final = "battery_low"
 QUOTA_REACHED: Final = "fleet_quota_reached"
+
+
+@record
+class DepositFor:
+    """A deposit whose outcome goes to a waiter."""
+
+    booking: nat64
+    waiter: Waiter
 
 
 class Treasury(Component, prefix="fleet.treasury"):
@@ -93,15 +106,18 @@ class Treasury(Component, prefix="fleet.treasury"):
     waiting = StableMap(Principal, Waiting, counted=True)
     alarms_due = StableSet(tuple[nat64, Principal])
     message_fee = StableCell(nat | None, None)
+    dearest_birth = StableCell(nat, 0)
 
     # for the other components
 
-    def welcome(self, ctx: Context, child: Child) -> None:
-        """Begin the books of a new child, and let the node watch over its balance from now on.
+    def welcome(self, ctx: Context, child: Child, *, is_new: bool = False) -> None:
+        """Begin the books of a new child, and let the node watch over its balance from now on. Of a canister
+        that `is_new` there are no earlier ones.
 
         Where no child was looked at before, this one is: what messages cost is not known yet.
         """
-        self.forget(child.canister)
+        if not is_new:
+            self.forget(child.canister)
         self._watch(ctx, child, NO_FUNDS)
         if self.message_fee.get() is None:
             try:
@@ -219,9 +235,24 @@ class Treasury(Component, prefix="fleet.treasury"):
     def battery_line(self) -> int:
         """Return the index's own balance under which it raises an alarm; 0: none."""
         policy = self.policy.get()
+        line = max(policy.battery_alarm, self.dearest_birth.get())
         if self.rules.first() is None:
-            return policy.battery_alarm
-        return max(policy.battery_alarm, policy.reserve + max(1, policy.request_min))
+            return line
+        return max(line, policy.reserve + max(1, policy.request_min))
+
+    def watch_battery(self, ctx: Context) -> None:
+        """Let the node tell of the index's own balance, and look at it now."""
+        line = min(self.battery_line(), CYCLES_MINTED_MAX)
+        ctx.notify(Management().cannery_alarm_set(AlarmSetArgs([ctx.id], line)))
+        self.check_battery(ctx)
+
+    def note_birth(self, ctx: Context, cycles: int) -> None:
+        """Note the most that a new child costs: an index that cannot pay it makes none, which is an alarm."""
+        if self.dearest_birth.get() != cycles:
+            self.dearest_birth.set(cycles)
+            self.watch_battery(ctx)
+        else:
+            self.check_battery(ctx)
 
     def check_battery(self, ctx: Context) -> None:
         """Raise or end the alarm of the index's own balance."""
@@ -240,6 +271,30 @@ class Treasury(Component, prefix="fleet.treasury"):
 
     def send(self, ctx: Context, child: Child, wanted: Waiting) -> Pending[TopUpResult] | TopUpResult:
         """Send a child cycles, or say why not; what is returned is the answer of whoever asked."""
+
+        def deposit(call: Call[None], number: int, cycles: int) -> Pending[Any]:
+            return ctx.call(call, then=self.deposited, saved=number, cycles=cycles)
+
+        return self._send(ctx, child, wanted, deposit)
+
+    def send_for(
+        self, ctx: Context, child: Child, wanted: Waiting, *, then: Callable[..., object], saved: object
+    ) -> Pending[Any] | TopUpResult:  # of what `then` answers
+        """Send a child cycles like `send`, for a method with an answer of its own: `then` is a continuation
+        of the canister, which takes an `Outcome[TopUpResult]` and `saved`. What is refused at once is
+        returned.
+        """
+        waiter = ctx.waiter(then, saved)
+
+        def deposit(call: Call[None], number: int, cycles: int) -> Pending[Any]:
+            order = DepositFor(number, waiter)
+            return ctx.call_for(call, then, then=self.deposited_for, saved=order, cycles=cycles)
+
+        return self._send(ctx, child, wanted, deposit)
+
+    def _send(
+        self, ctx: Context, child: Child, wanted: Waiting, deposit: Callable[..., Pending[Any]]
+    ) -> Pending[Any] | TopUpResult:
         funds = self.funds.get(child.canister) or NO_FUNDS
         if funds.booking is not None or child.canister in self.waiting:
             text = "a top-up of this child is under way"
@@ -259,7 +314,7 @@ class Treasury(Component, prefix="fleet.treasury"):
         number = self.next_booking.get()
         call = Management().deposit_cycles(CanisterIdArg(child.canister))
         try:
-            sent = ctx.call(call, then=self.deposited, saved=number, cycles=plan.cycles)
+            sent = deposit(call, number, plan.cycles)
         except Reject as reject:
             return TopUpResult.failed(reject.message)
         self.next_booking.set(number + 1)
@@ -275,6 +330,14 @@ class Treasury(Component, prefix="fleet.treasury"):
     @continuation
     def deposited(self, ctx: Context, outcome: Outcome[None], saved: nat64) -> TopUpResult:
         """Close a booking: the cycles are there, or have come back."""
+        return self._deposited(ctx, outcome, saved)
+
+    @continuation
+    def deposited_for(self, ctx: Context, outcome: Outcome[None], saved: DepositFor) -> Continued:
+        """Close a booking, and let whoever asked go on."""
+        return ctx.resume(saved.waiter, Outcome(self._deposited(ctx, outcome, saved.booking)))
+
+    def _deposited(self, ctx: Context, outcome: Outcome[None], saved: int) -> TopUpResult:
         booking = self.bookings.get(saved)
         if booking is None:
             return TopUpResult.failed("the answer came after the top-up was given up as lost")

@@ -113,6 +113,7 @@ class Waves(Component, prefix="fleet.waves"):
             wave.is_back or order.force,
             target.module_hash if wave.is_back else None,
             None if wave.is_back else order.filter.active_since_ns,
+            None if wave.is_back else order.skip_pre_upgrade,
         )
         call = Management().cannery_upgrade_many(args)
         try:

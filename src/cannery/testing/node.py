@@ -13,7 +13,7 @@ survived.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,16 +28,26 @@ from cannery.cdk.declare import Canister
 from cannery.cdk.module_file import parse_module
 from cannery.client.errors import Rejected
 from cannery.errors import CanneryError
-from cannery.limits import EVENT_LOG_COUNT_MAX, EVENT_LOG_SIZE_BYTES_MAX, TEST_ROUND_COUNT_MAX
+from cannery.limits import (
+    COMPOSITE_CPU_NS_MAX,
+    EVENT_LOG_COUNT_MAX,
+    EVENT_LOG_SIZE_BYTES_MAX,
+    HOOK_CPU_NS_MAX,
+    MESSAGE_CPU_NS_MAX,
+    QUERY_CPU_NS_MAX,
+    TEST_CPU_FACTOR,
+    TEST_ROUND_COUNT_MAX,
+)
 from cannery.node.python_runtime import PythonPrograms, SourceLoader
-from cannery.node.service import Durable, Known, Refusing, Subnet
+from cannery.node.service import Subnet
 from cannery.node.source_files import read_source
 from cannery.node.store_rocksdb import RocksStore
+from cannery.node.submitted import Durable, Known, Refusing
 from cannery.node.subnet_doors import Doors, SubnetLimits
 from cannery.node.watch import CpuWatch
 from cannery.ports import Store
 from cannery.protocol.principal import MANAGEMENT, Principal
-from cannery.replica.block import Ingress, ReplicaConfig
+from cannery.replica.block import Ingress, ReplicaConfig, Route
 from cannery.replica.management.dispatch import METHODS
 from cannery.replica.management.types import (
     CanisterIdRecord,
@@ -50,6 +60,7 @@ from cannery.replica.management.types import (
     UpdateSettingsArgs,
     UpgradeFlags,
 )
+from cannery.replica.places import SubnetChoice
 from cannery.replica.queries import Query
 from cannery.replica.state import Answer
 from cannery.testing.actor import Actor, Interface, interface_of_class, interface_of_did, rejected, reply_of
@@ -57,11 +68,18 @@ from cannery.testing.class_source import source_of
 from cannery.testing.clock import ManualClock, SeededEntropy
 from cannery.testing.http_script import HttpRequest, HttpRule, HttpScript
 from cannery.testing.store import FaultyStore, MemoryStore
+from cannery.testing.streams import Carrier, make_routes, place_of, run_composite, subnet_down
 
 START_NS: Final = 1_767_225_600_000_000_000
 _EXPIRY_NS: Final = 240_000_000_000
 _NS_PER_S: Final = 1_000_000_000
 _ANY_HOST: Final = ("*", "http://*")
+_CPU_LIMITS: Final = {
+    "message_cpu_ns_max": MESSAGE_CPU_NS_MAX,
+    "hook_cpu_ns_max": HOOK_CPU_NS_MAX,
+    "query_cpu_ns_max": QUERY_CPU_NS_MAX,
+    "composite_cpu_ns_max": COMPOSITE_CPU_NS_MAX,
+}
 
 Installable = type[Canister] | str | Path | bytes
 
@@ -85,24 +103,35 @@ class Node:
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: Store | Sequence[Store] | None = None,
         *,
         data: Path | str | None = None,
         config: ReplicaConfig | None = None,
         third_party: frozenset[str] = frozenset(),
         seed: int = 0,
         limits: SubnetLimits | None = None,
+        subnets: int = 1,
     ) -> None:
         """Make a node on a store in memory, on the `store` given, or on RocksDB in the directory `data`.
 
+        With several `subnets`, `store` may be one for each.
+
         `config` sets prices and limits, and whom canisters may call over HTTP (without it: everybody); `seed`
-        decides all chance.
+        decides all chance. A slow machine fails no test of honest programs: limits on CPU time that are those
+        of any node are ten times as long here; others are taken as they are.
         """
         self.operator = self.principal("operator")
         self.clock = ManualClock(START_NS)
-        self._open_store = _store_opener(store, data)
+        stores = list(store) if isinstance(store, Sequence) else [store]
+        self._open_stores = [
+            _store_opener(stores[number] if number < len(stores) else None, data, number)
+            for number in range(subnets)
+        ]
+        self._stores: list[Store | None] = [None] * subnets
+        self.routes = make_routes(subnets)
+        self._carrier = Carrier()
         chosen = config or ReplicaConfig(outcall_hosts=_ANY_HOST)
-        self._config = _with_operator(chosen, self.operator, third_party)
+        self._config = _with_operator(chosen, self.operator, third_party, self.routes)
         self._third_party = third_party
         self._limits = limits
         self._entropy = SeededEntropy(seed)
@@ -111,11 +140,12 @@ class Node:
         self._answers: dict[int, Answer | Rejected] = {}
         self._ticket = 0
         self._http = HttpScript()
-        self.subnet = self._open()
+        self._down: set[int] = set()
+        self.subnets = [self._open(number) for number in range(subnets)]
         # On data of an earlier node: go on after its last block, with other chance than it had.
-        head = self.subnet.head
-        self.clock.set_ns(max(START_NS, head.time_ns))
-        self._entropy.skip(head.number)
+        heads = [subnet.head for subnet in self.subnets]
+        self.clock.set_ns(max(START_NS, *(head.time_ns for head in heads)))
+        self._entropy.skip(sum(head.number for head in heads))
         self.run()
 
     def __enter__(self) -> Self:
@@ -128,9 +158,23 @@ class Node:
 
     def close(self) -> None:
         """Close the node; a node on RocksDB leaves its data."""
-        self.subnet.close()
+        for subnet in self.subnets:
+            subnet.close()
         self._programs.close()
         self._watch.close()
+
+    @property
+    def subnet(self) -> Subnet:
+        """The first subnet."""
+        return self.subnets[0]
+
+    @subnet.setter
+    def subnet(self, subnet: Subnet) -> None:
+        self.subnets[0] = subnet
+
+    def subnet_id(self, number: int) -> Principal:
+        """Give the principal of a subnet."""
+        return Principal(self.routes[number].subnet_id)
 
     # --- canisters
 
@@ -140,6 +184,7 @@ class Node:
         *args: object,
         cycles: int | None = None,
         controllers: tuple[object, ...] = (),
+        subnet: int = 0,
     ) -> Actor:
         """Create a canister of a class, a file (`guestbook.py`, `guestbook.py:Guestbook`) or a module's
         bytes.
@@ -148,7 +193,9 @@ class Node:
         any.
         """
         module, interface = self._built(what)
-        created = self.manage("provisional_create_canister_with_cycles", ProvisionalCreateArgs(amount=cycles))
+        place = SubnetChoice.id(self.subnet_id(subnet))
+        wanted = ProvisionalCreateArgs(amount=cycles, subnet=place)
+        created = self.manage("provisional_create_canister_with_cycles", wanted)
         assert isinstance(created, CanisterIdRecord), "that is the method's result"
         mode = InstallMode.install()
         self._install_code(created.canister_id, mode, module, interface.encode_init(args))
@@ -207,7 +254,8 @@ class Node:
 
     def events(self, canister: Actor, since: int = 0) -> list[Event]:
         """Give the events that a canister has emitted and still keeps, from a number on, oldest first."""
-        page = self.subnet.events(canister.id.raw, since, EVENT_LOG_COUNT_MAX, EVENT_LOG_SIZE_BYTES_MAX * 2)
+        subnet = self._subnet_of(canister.id)
+        page = subnet.events(canister.id.raw, since, EVENT_LOG_COUNT_MAX, EVENT_LOG_SIZE_BYTES_MAX * 2)
         found = () if page is None else page.events
         return [Event(number, each.time_ns, each.topic, each.payload) for number, each in found]
 
@@ -246,7 +294,10 @@ class Node:
         target_ns = self.now_ns + round(seconds * _NS_PER_S) + ns
         self.run()
         for _ in range(TEST_ROUND_COUNT_MAX):
-            due_ns = self.subnet.next_wake_ns()
+            due_ns = min(
+                (due for due in (subnet.next_wake_ns() for subnet in self._running()) if due is not None),
+                default=None,
+            )
             if due_ns is None or due_ns > target_ns:
                 break
             self.clock.set_ns(max(self.now_ns, due_ns))
@@ -264,32 +315,59 @@ class Node:
     def step(self) -> bool:
         """Run one round and its sync; False where there was nothing to do."""
         self._serve_http()
-        if not self.subnet.is_ready():
-            return False
-        self.subnet.run_round()
-        sync = self.subnet.begin_sync()
+        if len(self.subnets) > 1:
+            self._carrier.carry(self._running())
+        ready = [subnet for subnet in self._running() if subnet.is_ready()]
+        for subnet in ready:
+            self.step_subnet(subnet)
+        return bool(ready) and all(subnet.failure is None for subnet in self.subnets)
+
+    def step_subnet(self, subnet: Subnet) -> None:
+        """Run one round of one subnet and its sync."""
+        subnet.run_round()
+        sync = subnet.begin_sync()
         if sync is not None:
             sync.run()
-            self._keep(self.subnet.finish_sync(sync))
+            self._keep(subnet.finish_sync(sync))
             # Block times rise by themselves where the clock stands still; the clock keeps up with them, so
             # that "in 60 seconds" means after the last thing that happened.
-            self.clock.set_ns(max(self.now_ns, self.subnet.head.time_ns))
-        return self.subnet.failure is None
+            self.clock.set_ns(max(self.now_ns, subnet.head.time_ns))
+
+    def recover(self) -> bool:
+        """Let subnets whose store has failed go on, as the node tries by itself; say whether all could."""
+        for subnet in self.subnets:
+            durable = subnet.recover()
+            if durable is not None:
+                self._keep(durable)
+        return all(subnet.failure is None for subnet in self.subnets)
 
     def restart(self) -> None:
         """Bring the node down without warning and start it on what its store kept.
 
         Calls under way have no answer afterwards; whoever wants it submits the same call again.
         """
-        crash = getattr(self.store, "crash", None)
+        for number in range(len(self.subnets)):
+            self.restart_subnet(number)
+        self.run()
+
+    def stop_subnet(self, number: int) -> None:
+        """Let one subnet be down until `restart_subnet`; the others go on, and what is for it waits or is
+        refused.
+        """
+        self._down.add(number)
+
+    def restart_subnet(self, number: int) -> None:
+        """Bring one subnet down without warning and open it again; the others go on. Runs no round."""
+        self._down.discard(number)
+        crash = getattr(self._stores[number], "crash", None)
         if crash is not None:
             crash()
         else:
-            self.subnet.close()
+            self.subnets[number].close()
         # Loaded programs stay: they keep nothing between runs, and loading is most of a start.
         self._answers.clear()
-        self.subnet = self._open()
-        self.run()
+        self._carrier.forget(number)
+        self.subnets[number] = self._open(number)
 
     def principal(self, who: object) -> Principal:
         """Give the principal of a principal, an identity, an actor, or a name of the test's own ("ann")."""
@@ -314,14 +392,16 @@ class Node:
         answer = self.take_answer(ticket)
         if answer is not None:
             return reply_of(answer)
-        if self.subnet.failure is not None:
-            raise self.subnet.failure
+        for subnet in self.subnets:
+            if subnet.failure is not None:
+                raise subnet.failure
         raise Unanswered(f"{method} has no answer, and nothing is left to run: use submit() and advance()")
 
     def query_raw(self, canister_id: Principal, method: str, arg: bytes, sender: Principal) -> bytes:
         """Run a query with Candid bytes on the last durable round. Raises `Rejected`."""
         query = Query(self._next_request_id(), sender.raw, canister_id.raw, method, arg)
-        result = self.subnet.query(query)
+        subnet = self._subnet_of(canister_id, method, arg)
+        result = run_composite(self.subnets, subnet, query, frozenset(self._down))
         if result.reject is not None:
             raise rejected(result.reject)
         return result.reply
@@ -344,7 +424,10 @@ class Node:
             arg,
             self.now_ns + _EXPIRY_NS,
         )
-        found = self.subnet.submit(ingress, self._ticket)
+        subnet = self._subnet_of(canister_id, method, arg)
+        if subnet.number in self._down:
+            raise rejected(subnet_down(subnet.number))
+        found = subnet.submit(ingress, self._ticket)
         if isinstance(found, Refusing):
             raise rejected(found.reject)
         if isinstance(found, Known):
@@ -359,15 +442,25 @@ class Node:
 
     # --- inside
 
+    def _running(self) -> list[Subnet]:
+        return [subnet for subnet in self.subnets if subnet.number not in self._down]
+
     @property
     def store(self) -> Store:
-        """The store that the node stands on."""
-        return self._store
+        """The store that the node stands on; with several subnets, that of the first."""
+        found = self._stores[0]
+        assert found is not None, "a subnet opens its store"
+        return found
 
-    def _open(self) -> Subnet:
+    def _subnet_of(self, canister_id: Principal, method: str = "", arg: bytes = b"") -> Subnet:
+        if len(self.subnets) == 1:
+            return self.subnets[0]
+        return self.subnets[place_of(self.routes, self.subnets, canister_id, method, arg)]
+
+    def _open(self, number: int = 0) -> Subnet:
         def open_store() -> Store:
-            self._store = self._open_store()
-            return self._store
+            found = self._stores[number] = self._open_stores[number]()
+            return found
 
         doors = Doors(
             open_store=open_store,
@@ -377,7 +470,7 @@ class Node:
             watch=self._watch,
             certify=lambda canister_id, data: sha256(canister_id + data).digest(),
         )
-        return Subnet(doors, self._config, self._limits)
+        return Subnet(doors, replace(self._config, subnet=number), self._limits)
 
     def _keep(self, durable: Durable) -> None:
         for ticket, answer in durable.settled:
@@ -385,13 +478,14 @@ class Node:
             self._answers[ticket] = answer
 
     def _serve_http(self) -> None:
-        while outcalls := self.subnet.take_outcalls():
-            for outcall in outcalls:
-                answer = self._http.perform(outcall)
-                if answer is None:
-                    self.subnet.outcalls.give_up(outcall)
-                else:
-                    self.subnet.outcalls.answer(answer)
+        for subnet in self.subnets:
+            while outcalls := subnet.take_outcalls():
+                for outcall in outcalls:
+                    answer = self._http.perform(outcall)
+                    if answer is None:
+                        subnet.outcalls.give_up(outcall)
+                    else:
+                        subnet.outcalls.answer(answer)
 
     def _next_request_id(self) -> bytes:
         return self._entropy.random_bytes(32)
@@ -412,13 +506,22 @@ class Node:
         return built.module, interface
 
 
-def _with_operator(config: ReplicaConfig, operator: Principal, third_party: frozenset[str]) -> ReplicaConfig:
-    return replace(config, operators=(operator.raw,), third_party_imports=tuple(sorted(third_party)))
+def _with_operator(
+    config: ReplicaConfig, operator: Principal, third_party: frozenset[str], routes: tuple[Route, ...]
+) -> ReplicaConfig:
+    imports = tuple(sorted(third_party))
+    longer = {
+        name: usual_ns * TEST_CPU_FACTOR
+        for name, usual_ns in _CPU_LIMITS.items()
+        if getattr(config, name) == usual_ns
+    }
+    mine = replace(config, operators=(operator.raw,), third_party_imports=imports, routes=routes)
+    return replace(mine, **longer)
 
 
-def _store_opener(store: Store | None, data: Path | str | None) -> Callable[[], Store]:
+def _store_opener(store: Store | None, data: Path | str | None, number: int = 0) -> Callable[[], Store]:
     if data is not None:
-        path = str(data)
+        path = str(data) if number == 0 else f"{data}-{number}"
         return lambda: RocksStore(path)
     if isinstance(store, FaultyStore):
         return store.reopen

@@ -153,6 +153,11 @@ class FaultyStore:
         self._unsynced = []
         return self
 
+    @property
+    def is_crashed(self) -> bool:
+        """Whether the store is down until it is reopened."""
+        return self._crashed
+
     # --- the port
 
     def get(self, key: bytes) -> bytes | None:
