@@ -19,6 +19,10 @@ FOLDER = ROOT / "tests" / "formats" / "released"
 APPS = {
     "user": "src/cannery/apps/users/user.py",
     "user_index": "src/cannery/apps/users/user_index.py",
+    "zone": "src/cannery/apps/zones/zone.py",
+    "zone_factory": "src/cannery/apps/zones/zone_factory.py",
+    "bucket": "src/cannery/apps/store/bucket.py",
+    "store_index": "src/cannery/apps/store/store_index.py",
 }
 
 

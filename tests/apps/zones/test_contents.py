@@ -229,6 +229,64 @@ def test_the_oldest_contents_make_room_with_all_their_files(drive: ZoneWorld) ->
     assert ann.get_file_system_max_usage() == 1_500, "members do not set limits"
 
 
+def test_what_is_refused_drops_nothing_and_leaves_nothing(drive: ZoneWorld) -> None:
+    """Its hash is looked at before anything makes room for it."""
+    ann = drive.as_("ann")
+    drive.retain(attachments=limited(1_000), files=limited(1_000))
+    kept = b"k" * 600
+    assert ann.write_attachment(digest(kept), kept).tag == "ok"
+    assert ann.write_file(DOCS, b"kept", digest(kept), kept).tag == "ok"
+    wrong = b"w" * 600
+    assert ann.write_attachment(digest(b"other"), wrong).err.startswith("hash mismatch")
+    assert ann.write_file(DOCS, b"wrong", digest(b"other"), wrong).err.startswith("hash mismatch")
+    assert ann.get_attachment(digest(kept)).ok == kept
+    assert ann.read_file_chunk(digest(kept), 0, 600).ok == kept
+
+
+def test_a_file_that_is_refused_leaves_no_name_for_the_upload_of_somebody_else(drive: ZoneWorld) -> None:
+    ann, bob = drive.as_("ann"), drive.join("bob")
+    data = b"report"
+    assert ann.allocate_file(DOCS, b"ann's", digest(data), len(data)).ok.id == 1
+    assert ann.write_file_chunk(digest(data), 0, b"rep").tag == "ok"
+    assert bob.write_file(DOCS, b"bob's", digest(data), b"wrong!").err.startswith("hash mismatch")
+    assert (ann.get_file_count(), ann.get_last_file_id()) == (1, 1)
+    assert ann.write_file_chunk(digest(data), 3, b"ort").tag == "ok"
+    assert ann.finalize_file(digest(data)).tag == "ok", "what she had written is still there"
+    assert bob.write_file(DOCS, b"bob's", digest(data), data).ok == 2
+
+
+def test_directories_come_in_the_order_in_which_they_were_made(drive: ZoneWorld) -> None:
+    ann = drive.as_("ann")
+    made = [b"zz-directory", b"aa-directory", b"mm-directory"]
+    for id in made:
+        assert ann.create_directory(id, b"n", DOCS).tag == "ok"
+    assert ann.get_directory(DOCS).child_directories == made
+    assert [each.id for each in ann.get_child_directories(DOCS)] == made
+
+
+def test_errors_begin_with_diodes_texts(drive: ZoneWorld) -> None:
+    """Clients of theirs tell some of them apart by what they say."""
+    ann = drive.as_("ann")
+    data = b"done"
+    ann.write_attachment(digest(data), data)
+    ann.write_file(DOCS, b"n", digest(data), data)
+    for result, text in (
+        (ann.write_attachment_chunk(digest(data), 0, b"x"), "attachment is finalized"),
+        (ann.write_file_chunk(digest(data), 0, b"x"), "file is already finalized"),
+        (ann.write_file_chunk(digest(b"?"), 0, b"x"), "file not found"),
+        (ann.finalize_file(digest(b"?")), "file not found"),
+        (ann.finalize_attachment(digest(b"?")), "attachment not found"),
+        (ann.read_file_chunk(digest(data), 1, 4), "chunk out of bounds"),
+        (ann.add_message(b"short", b"x"), "key_id must be 41 bytes"),
+        (
+            ann.create_directory(b"orphan--", b"n", None),
+            "cannot create directory without parent - only root directory can have null parent",
+        ),
+        (ann.create_directory(ROOT, b"n", ROOT), "cannot create directory with reserved root ID"),
+    ):
+        assert result.err.startswith(text)
+
+
 # metadata
 
 

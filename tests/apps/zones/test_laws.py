@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cannery import LogRule, WhenFull
+from cannery import LogRule, WhenFull, limits
 from cannery.apps.zones.history import Between, HistoryAsk, HistoryOrder, HistoryRange
 from cannery.apps.zones.mailbox import MESSAGE_RULE
 from cannery.apps.zones.retention import RetentionRules
@@ -274,7 +275,10 @@ def _with_cursor(ask: HistoryAsk, cursor: bytes) -> HistoryAsk:
 SETTINGS = settings(max_examples=10, stateful_step_count=20, deadline=None, phases=[Phase.generate])
 
 
-def test_a_zone_answers_as_a_list_would() -> None:
+def test_a_zone_answers_as_a_list_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Blocks come and go with a few messages.
+    for name, value in (("EVERY_COUNT", 3), ("COUNT_MIN", 2), ("COUNT_MAX", 6), ("APART_COUNT", 1)):
+        monkeypatch.setattr(limits, f"TOPIC_BLOCK_{name}", value)
     Machine.store = FaultyStore(seed=6)
     Machine.world = ZoneWorld(Machine.store)
     try:

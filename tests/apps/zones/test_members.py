@@ -273,6 +273,23 @@ def test_strangers_cannot_make_the_provider_busy(sourced: tuple[ZoneWorld, Any])
     assert source.count() == 121
 
 
+def test_strangers_cannot_keep_members_from_having_their_role_confirmed(
+    sourced: tuple[ZoneWorld, Any],
+) -> None:
+    world, source = sourced
+    source.tell(world.node.principal("bob"), 300)
+    assert world.as_("bob").refresh_role() == 300
+    world.node.advance(seconds=HOUR_S + 1)
+    for i in range(200):
+        try:
+            world.as_(f"stranger {i}").refresh_role()
+        except Rejected:
+            break
+    else:
+        raise AssertionError("strangers are not bounded")
+    assert world.as_("bob").refresh_role() == 300
+
+
 def test_diodes_update_role_looks_up_the_owner_of_a_key(sourced: tuple[ZoneWorld, Any]) -> None:
     world, source = sourced
     identity = Secp256k1Identity(bytes([7]) * 32)
@@ -338,3 +355,57 @@ def test_nothing_waits_for_whoever_has_gone(world: ZoneWorld) -> None:
     assert len(world.as_("ann").missing(None, 9).members) == 2
     world.as_("bob").member_remove(world.node.principal("bob"))
     assert [m.member for m in world.as_("ann").missing(None, 9).members] == [world.node.principal("ann")]
+
+
+def test_nothing_waits_for_whoever_a_list_names_no_more(world: ZoneWorld) -> None:
+    """A zone that drops what all have acknowledged must not wait for those who cannot read it."""
+    bob, ann = world.node.principal("bob"), world.as_("ann")
+    nobody = Provider(ProviderKind.static([]), *NO_PROVIDER_TTLS, None, 400)
+    for id, after in enumerate((NO_PROVIDER, nobody), 1):
+        ann.set_provider(Provider(ProviderKind.static([StaticRole(bob, 200)]), *NO_PROVIDER_TTLS, None, 400))
+        assert world.as_("bob").acknowledge(0) == id
+        world.post("a", f"hi {id}")
+        ann.acknowledge(id)
+        assert ann.usage().acknowledged_by_all == id
+        ann.set_provider(after)
+        assert ann.usage().acknowledged_by_all == id + 1
+
+
+def test_an_admin_ends_the_wait_for_somebody_whose_role_has_run_out(
+    sourced: tuple[ZoneWorld, Any],
+) -> None:
+    world, source = sourced
+    bob, ann = world.node.principal("bob"), world.as_("ann")
+    source.tell(bob, 300)
+    world.as_("bob").refresh_role()
+    world.as_("bob").acknowledge(0)
+    assert not ann.member_remove(bob)
+    assert [m.member for m in ann.missing(None, 9).members if m.member == bob] == [bob], "he is one still"
+    world.node.advance(seconds=HOUR_S + 1)
+    assert not ann.member_remove(bob), "the zone itself has no such member"
+    assert [m.member for m in ann.missing(None, 9).members] == [world.node.principal("ann")]
+
+
+def test_what_a_member_has_yet_to_read_waits_while_an_old_role_is_confirmed(world: ZoneWorld) -> None:
+    source = world.node.install(Source)
+    bob, ann = world.node.principal("bob"), world.as_("ann")
+    ann.set_provider(by_canister(source.id, stale_ns_max=2 * HOUR_S * 10**9))
+    source.tell(bob, 300)
+    world.as_("bob").refresh_role()
+    world.as_("bob").acknowledge(0)
+    world.post("a", "hi")
+    ann.acknowledge(1)
+    world.node.advance(seconds=3 * HOUR_S)
+    source.feel("down")
+    with pytest.raises(Rejected, match="the role provider did not answer"):
+        world.as_("bob").refresh_role()
+    assert world.as_("bob").my_role() == 0, "an answer that old counts no more"
+    assert ann.usage().acknowledged_by_all == 1, "and nobody has said that he is none"
+    source.feel("well")
+    world.node.advance(seconds=31)
+    assert world.as_("bob").refresh_role() == 300
+    assert ann.usage().acknowledged_by_all == 1
+    source.tell(bob, 0)
+    world.node.advance(seconds=HOUR_S + 1)
+    assert world.as_("bob").refresh_role() == 0
+    assert ann.usage().acknowledged_by_all == 2

@@ -59,12 +59,37 @@ def test_a_batch_is_added_whole_or_not_at_all(world: ZoneWorld) -> None:
 
 def test_wrong_sizes_and_ids_are_told(world: ZoneWorld) -> None:
     ann = world.as_("ann")
+    with pytest.raises(Rejected, match="message 1 is not here: there is none"):
+        ann.get_message_by_id(1)
     world.post("a", "x")
     with pytest.raises(Rejected, match="hash must be 32 bytes, not 5"):
         ann.get_message_by_hash(b"short")
     with pytest.raises(Rejected, match="message 7 is not here: ids 1 to 1 are"):
         ann.get_message_by_id(7)
+    for key in (b"", bytes(40), bytes(42)):
+        told = f"key_id must be 41 bytes, not {len(key)}"
+        assert told in ann.add_message(key, b"x").err
+        with pytest.raises(Rejected, match=told):
+            ann.get_messages_by_range_for_key(key, 0, 9)
+        with pytest.raises(Rejected, match=told):
+            ann.get_min_message_id_by_key(key)
+        with pytest.raises(Rejected, match=told):
+            ann.get_max_message_id_by_key(key)
+    assert "1 to 2000000 bytes, this one 0" in ann.add_message(key_of("a"), b"").err
     assert "2000001" in ann.add_message(key_of("a"), bytes(2_000_001)).err
+    assert (ann.get_max_message_id(), ann.get_messages_by_range(1, 9)[0].ciphertext) == (1, b"x")
+
+
+def test_ranges_beyond_what_there_is_bring_what_there_is(world: ZoneWorld) -> None:
+    ann = world.as_("ann")
+    world.post("a", *"wxyz")
+    ann.prune(3)
+    for low, high in ((0, 2**32 - 1), (3, 4), (2, 9), (2**31, 0)):
+        by_key = [message.id for message in ann.get_messages_by_range_for_key(key_of("a"), low, high)]
+        assert by_key == ([3, 4] if low <= high else [4, 3])
+    assert [message.id for message in ann.get_messages_by_range(0, 2**32 - 1)] == [3, 4]
+    for low, high in ((0, 0), (0, 2), (5, 99), (4, 3)):
+        assert ann.get_messages_by_range(low, high) == []
 
 
 def test_a_range_that_is_too_large_is_refused_and_never_cut(world: ZoneWorld) -> None:
@@ -93,6 +118,20 @@ def test_each_member_has_a_rate_that_says_when_to_come_back(world: ZoneWorld) ->
         world.post("a", "5", who="bob")
     world.as_("ann").set_post_rate(None)
     world.post("a", "5", who="bob")
+
+
+def test_what_the_zone_refuses_or_has_already_costs_nothing_of_a_rate(world: ZoneWorld) -> None:
+    ann = world.as_("ann")
+    ann.set_post_rate(PostRate(2, 60))
+    world.retain(messages=LogRule(1, 10**6, None, WhenFull.refuse()))
+    assert world.post("a", "one") == [1]
+    for _ in range(3):
+        assert ann.add_message(key_of("a"), b"one").ok == 1
+        assert "it is full" in ann.add_message(key_of("a"), b"two").err
+    world.retain()
+    assert world.post("a", "two") == [2]
+    with pytest.raises(Rejected, match=r"you may post 2 messages in 60 s; retry after \d+ s"):
+        world.post("a", "three")
 
 
 def test_moderators_erase_and_the_chain_stays(world: ZoneWorld) -> None:

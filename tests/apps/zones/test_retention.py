@@ -102,6 +102,17 @@ def test_there_is_one_timer_however_often_limits_change(
     assert world.node.subnet.head.number - before < 6, "a refusing zone that is over its limit waits too"
 
 
+def test_an_age_of_centuries_is_no_harm(world: ZoneWorld) -> None:
+    """It ends beyond the last time that the node's clock can tell."""
+    for kind in ("messages", "attachments", "files"):
+        world.retain(**{kind: LogRule(10, 10**6, 2**64 - 1, WhenFull.prune_oldest())})
+        assert world.post("a", kind)
+        assert world.as_("ann").write_attachment(digest(kind.encode()), kind.encode()).tag == "ok"
+        world.node.advance(seconds=366 * 24 * 3_600)
+        world.node.run()
+    assert world.as_("ann").usage().messages.count == 3
+
+
 def test_limits_out_of_bounds_are_refused(world: ZoneWorld) -> None:
     ann = world.as_("ann")
     acknowledged = LogRule(9, 10**6, None, WhenFull.prune_acknowledged())
@@ -145,6 +156,11 @@ def test_a_zone_asks_its_battery_when_it_is_low(world: ZoneWorld) -> None:
 
     rich, poor = zone_with(10**12), zone_with(10**9)
     assert rich.request_topup_if_low().ok == 0
+    assert rich.as_(node.operator).request_topup_if_low().ok == 0, (
+        "whoever controls it may ask, member or not"
+    )
+    with pytest.raises(Rejected, match="its inspect_message did not accept"):
+        rich.as_("mallory").request_topup_if_low()
     assert poor.request_topup_if_low().ok == 250_000_000_000
     assert poor.request_topup_if_low().err.tag == "canister_quota_reached"
     world.zone = world.new_zone(cycles=10**9, battery=Principal.management())

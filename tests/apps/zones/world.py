@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -14,6 +16,7 @@ from cannery.apps.zones.zone import Zone
 from cannery.cdk.message_log import LogRule
 from cannery.ports import Store
 from cannery.replica.block import ReplicaConfig
+from cannery.replica.management.types import CanisterIdRecord, CanisterListArgs, VersionedCanisterId
 from cannery.testing import Actor, Node
 
 _MODULES: dict[str, bytes] = {}
@@ -82,6 +85,22 @@ class ZoneWorld:
         self.node.upgrade(self.zone, module_of(self.node))
 
 
+def canisters_of(node: Node) -> set[Principal]:
+    listed: Any = node.manage("cannery_canister_list", CanisterListArgs(None, 1_000))
+    return {item.canister_id for item in listed.canisters}
+
+
+@contextmanager
+def taking_away(node: Node) -> Iterator[None]:
+    """Delete the canisters that are made meanwhile, with their timers, whoever controls them."""
+    before = canisters_of(node)
+    yield
+    for canister in sorted(canisters_of(node) - before, key=lambda each: each.raw, reverse=True):
+        node.manage("uninstall_code", VersionedCanisterId(canister))
+        node.manage("stop_canister", CanisterIdRecord(canister))
+        node.manage("delete_canister", CanisterIdRecord(canister))
+
+
 def ask_for(*topics: str, **changes: Any) -> HistoryAsk:
     """Make a history request; whatever is not named asks for everything."""
     fields: dict[str, Any] = {
@@ -106,4 +125,4 @@ def digest(data: bytes) -> bytes:
     return sha256(data).digest()
 
 
-__all__ = ["ZoneInit", "ZoneWorld", "ask_for", "digest", "ids_of", "key_of", "module_of"]
+__all__ = ["ZoneInit", "ZoneWorld", "ask_for", "digest", "ids_of", "key_of", "module_of", "taking_away"]

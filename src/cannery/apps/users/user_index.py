@@ -15,6 +15,7 @@ from cannery import (
     Outcome,
     Pending,
     Principal,
+    Reject,
     StableCell,
     StableMap,
     continuation,
@@ -32,6 +33,7 @@ from cannery.cdk.management import FleetConfigureArgs, FleetConfigureResult, Fle
 from cannery.fleet.directory import NO_VERSION
 from cannery.fleet.directory_types import Child
 from cannery.fleet.index import Index
+from cannery.fleet.rights import NO_CONTROLLER
 
 from .types import (
     PAGE_COUNT_MAX,
@@ -47,7 +49,6 @@ from .types import (
 )
 
 KIND = "user"
-NO_CONTROLLER = "IC0512"
 MINUTE_NS = 60_000_000_000
 REGISTERING_NS_MAX = 10 * MINUTE_NS
 TAKEN_IN_COUNT = 500
@@ -168,12 +169,12 @@ class UserIndex(Canister):
         caller = ctx.caller
         if caller == Principal.anonymous():
             ctx.reject("register with an identity of your own: the anonymous principal cannot own a mailbox")
-        known = self._profile(caller)
+        profile = self.users.get(caller)
+        known = None if profile is None else self._placed(profile)
         if known is not None:
             return RegisterResult.ok(known)
-        self._forget_gone(caller)
-        self._forget_cut_off(ctx, caller)
-        self._free_name(ctx, username)
+        if profile is not None:
+            self._forget_gone(profile)
         refusal = self._refusal(ctx, username)
         if refusal is not None:
             return refusal
@@ -190,35 +191,48 @@ class UserIndex(Canister):
             )
         except LookupError as error:
             return self._give_up(caller, username, str(error))
+        except Reject as reject:
+            return self._give_up(caller, username, reject.message)
 
-    def _forget_gone(self, owner: Principal) -> None:
+    def _forget_gone(self, profile: Profile) -> None:
         """Release the name of a user whose canister was deleted."""
-        profile = self.users.get(owner)
-        if profile is not None:
-            self.users.delete(owner)
-            self.names.delete(profile.username.lower())
+        self.users.delete(profile.owner)
+        self.names.delete(profile.username.lower())
 
-    def _forget_cut_off(self, ctx: Context, owner: Principal) -> None:
-        """Release somebody's reservation if a forced stop cut their registration off."""
+    def _is_registering(self, ctx: Context, owner: Principal) -> bool:
+        """Say whether somebody's registration is under way; release what one reserved that was cut off."""
         reservation = self.registering.get(owner)
         if reservation is not None and ctx.now_ns - reservation.at_ns >= REGISTERING_NS_MAX:
             self.registering.delete(owner)
             self.names.delete(reservation.username.lower())
+            return False
+        return reservation is not None
 
-    def _free_name(self, ctx: Context, username: str) -> None:
-        """Release a name whose holder has no canister any more, or whose registration was cut off."""
-        holder = self.names.get(username.lower())
-        if holder is not None and self._profile(holder) is None:
-            self._forget_gone(holder)
-            self._forget_cut_off(ctx, holder)
+    def _is_taken(self, ctx: Context, username: str) -> bool:
+        """Say whether a name is somebody's; release it where they have no canister any more, or where their
+        registration was cut off.
+        """
+        name = username.lower()
+        holder = self.names.get(name)
+        if holder is None:
+            return False
+        profile = self.users.get(holder)
+        if profile is not None and self._placed(profile) is not None:
+            return True
+        if profile is not None:
+            self._forget_gone(profile)
+        self._is_registering(ctx, holder)
+        return self.names.get(name) is not None
 
     def _refusal(self, ctx: Context, username: str) -> RegisterResult | None:
+        is_registering = self._is_registering(ctx, ctx.caller)
+        is_taken = self._is_taken(ctx, username)
         fault = username_fault(username)
         if fault is not None:
             return RegisterResult.username_invalid(fault)
-        if self.registering.get(ctx.caller) is not None or self.fleet.is_making(ctx, KIND, ctx.caller):
+        if is_registering or self.fleet.is_making(ctx, KIND, ctx.caller):
             return RegisterResult.in_progress("your registration is under way; ask again in a moment")
-        if self.names.get(username.lower()) is not None:
+        if is_taken:
             return RegisterResult.username_taken(f"the name {username} is taken; choose another")
         return self._throttle(ctx)
 
@@ -242,11 +256,13 @@ class UserIndex(Canister):
         if not outcome.ok:
             ctx.log(f"registration of {saved.username} failed: {outcome.reject_message}")
             return self._give_up(saved.owner, saved.username, outcome.reject_message)
-        if self.names.get(name, saved.owner) != saved.owner:
+        holder = self.names.get(name)
+        if holder is not None and holder != saved.owner:
             # It took so long that somebody else was given the name.
             self.fleet.departures.begin(ctx, outcome.value.canister, recycle=True)
             return RegisterResult.username_taken(f"the name {saved.username} is taken; choose another")
-        self.names.put(name, saved.owner)
+        if holder is None:
+            self.names.put(name, saved.owner)
         profile = Profile(saved.owner, outcome.value.canister, saved.username, ctx.now_ns, False)
         self.users.put(saved.owner, profile)
         return RegisterResult.ok(profile)
@@ -284,8 +300,12 @@ class UserIndex(Canister):
 
     def _profile(self, owner: Principal) -> Profile | None:
         """Return a user with the canister that the fleet has for them now; None where it has none."""
-        profile, child = self.users.get(owner), self.fleet.directory.find(KIND, owner)
-        if profile is None or child is None:
+        profile = self.users.get(owner)
+        return None if profile is None else self._placed(profile)
+
+    def _placed(self, profile: Profile) -> Profile | None:
+        child = self.fleet.directory.find(KIND, profile.owner)
+        if child is None:
             return None
         is_own = child.state.tag == "in_custody"
         if profile.canister == child.canister and profile.self_custody == is_own:

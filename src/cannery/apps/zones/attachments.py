@@ -26,20 +26,12 @@ class Attachments(Component, prefix="attachments"):
     def write_attachment(self, ctx: Context, identity_hash: bytes, data: bytes) -> Done:
         """Write a whole attachment; one that is there already is left as it is."""
         self.members.require(ctx, MEMBER)
-        store = self.mailbox.attachments
-        known = store.get(identity_hash)
-        if known is not None and known.is_finished and known.size == len(data):
-            return Done.ok()
         fault = _hash_fault(identity_hash)
         if fault is not None:
             return Done.err(fault)
         try:
-            begun = store.begin(identity_hash, len(data))
-            store.write(identity_hash, 0, data)
-            store.finish(identity_hash, identity_hash)
+            begun = self.mailbox.attachments.put(identity_hash, data, identity_hash)
         except ContentRefused as refused:
-            if known is None:
-                store.remove(identity_hash)
             return Done.err(str(refused))
         if begun.is_new:
             self.retention.arm(ctx)

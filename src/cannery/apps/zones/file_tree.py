@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from cannery import Context, StableCell, StableMap, StableSet, nat64, record
 from cannery.cdk.component import Component, Uses
 
+from .bounds import CONTENT_HASH_SIZE_BYTES_MAX, DIRECTORY_ID_SIZE_BYTES_MAX
 from .diode_types import Directory, File
 from .mailbox import Mailbox
 from .refusal import NS_PER_S
@@ -89,6 +90,8 @@ class FileTree(Component, prefix="tree"):
 
     def files_of(self, content_hash: bytes) -> list[int]:
         """List the files that have a content."""
+        if len(content_hash) > CONTENT_HASH_SIZE_BYTES_MAX:
+            return []
         return [id for _, id in self.content_files.keys(prefix=(content_hash,))]
 
     def file(self, id: int) -> File | None:
@@ -108,17 +111,33 @@ class FileTree(Component, prefix="tree"):
             content.is_finished,
         )
 
+    def find_directory(self, id: bytes) -> StoredDirectory | None:
+        """Return a directory as it lies here; None where there is none, or can be none with such an id."""
+        return self.directories.get(id) if len(id) <= DIRECTORY_ID_SIZE_BYTES_MAX else None
+
     def directory(self, id: bytes) -> Directory | None:
         """Return a directory as clients see it; files that are not finished do not show."""
-        stored = self.directories.get(id)
+        stored = self.find_directory(id)
         if stored is None:
             return None
-        children = [child for _, child in self.subdirectories.keys(prefix=(id,))]
-        files = [file.id for file in self.finished_files(id)]
+        children, files = [], []
+        if stored.child_count:
+            children, files = self.children(id), [file.id for file in self.finished_files(id)]
         return Directory(id, stored.name, stored.parent, stored.created_ns // NS_PER_S, children, files)
+
+    def children(self, directory: bytes) -> list[bytes]:
+        """List the directories in a directory, in the order in which they were made."""
+        stored = self.find_directory(directory)
+        if stored is None or not stored.child_count:
+            return []
+        found = [child for _, child in self.subdirectories.keys(prefix=(directory,))]
+        return sorted(found, key=lambda child: (self.directories[child].created_ns, child))
 
     def finished_files(self, directory: bytes) -> list[File]:
         """List the finished files of a directory."""
+        stored = self.find_directory(directory)
+        if stored is None or not stored.child_count:
+            return []
         found = [self.file(id) for _, id in self.directory_files.keys(prefix=(directory,))]
         return [file for file in found if file is not None and file.finalized]
 

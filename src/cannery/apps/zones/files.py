@@ -22,6 +22,8 @@ from .refusal import refuse
 from .retention import BYTES_MIN, Retention
 from .roles import ADMIN, MEMBER
 
+_NO_PARENT = "cannot create directory without parent - only root directory can have null parent"
+
 
 class Files(Component, prefix="files"):
     """Diode's methods about directories and files. A content's hash is 16 to 32 bytes of its SHA-256."""
@@ -41,7 +43,7 @@ class Files(Component, prefix="files"):
         self.members.require(ctx, MEMBER)
         fault = self._directory_fault(directory_id, name_hash, parent_id)
         if fault is not None or parent_id is None:
-            return Done.err(fault or "cannot create directory without parent: only the root has none")
+            return Done.err(fault or _NO_PARENT)
         self.tree.add_directory(ctx, directory_id, name_hash, parent_id)
         return Done.ok()
 
@@ -53,7 +55,7 @@ class Files(Component, prefix="files"):
             return "cannot create directory with reserved root ID"
         if len(name) > bounds.NAME_SIZE_BYTES_MAX:
             return f"a name has at most {bounds.NAME_SIZE_BYTES_MAX} bytes, not {len(name)}"
-        parent = None if parent_id is None else self.tree.directories.get(parent_id)
+        parent = None if parent_id is None else self.tree.find_directory(parent_id)
         if parent_id is not None and parent is None:
             return "parent directory not found"
         if parent is not None and parent.child_count >= bounds.DIRECTORY_ENTRY_COUNT_MAX:
@@ -74,8 +76,7 @@ class Files(Component, prefix="files"):
     def get_child_directories(self, ctx: Context, directory_id: bytes) -> list[Directory]:
         """Return the directories in a directory."""
         self.members.require(ctx)
-        children = [child for _, child in self.tree.subdirectories.keys(prefix=(directory_id,))]
-        found = [self.tree.directory(child) for child in children]
+        found = [self.tree.directory(child) for child in self.tree.children(directory_id)]
         return [directory for directory in found if directory is not None]
 
     @query
@@ -92,19 +93,8 @@ class Files(Component, prefix="files"):
     ) -> NatResult:
         """Write a whole file; return its id. A content that is there already is not written again."""
         self.members.require(ctx, MEMBER)
-        was_there = self.mailbox.contents.get(content_hash) is not None
-        file = self._allocate(ctx, directory_id, name_hash, content_hash, len(ciphertext))
-        if isinstance(file, str):
-            return NatResult.err(file)
-        if not file.finalized:
-            try:
-                self.mailbox.contents.write(content_hash, 0, ciphertext)
-                self.mailbox.contents.finish(content_hash, content_hash)
-            except ContentRefused as refused:
-                if not was_there:
-                    self.tree.remove_file(file.id)
-                return NatResult.err(str(refused))
-        return NatResult.ok(file.id)
+        file = self._add(ctx, directory_id, name_hash, content_hash, ciphertext)
+        return NatResult.err(file) if isinstance(file, str) else NatResult.ok(file.id)
 
     @update
     def allocate_file(
@@ -112,36 +102,38 @@ class Files(Component, prefix="files"):
     ) -> FileResult:
         """Add a file whose content comes in chunks, or is there already."""
         self.members.require(ctx, MEMBER)
-        file = self._allocate(ctx, directory_id, name_hash, content_hash, size)
+        file = self._add(ctx, directory_id, name_hash, content_hash, size)
         return FileResult.err(file) if isinstance(file, str) else FileResult.ok(file)
 
-    def _allocate(
-        self, ctx: Context, directory: bytes, name: bytes, content_hash: bytes, size: int
+    def _add(
+        self, ctx: Context, directory: bytes, name: bytes, content_hash: bytes, content: bytes | int
     ) -> File | str:
+        """Add a file with its whole content, or with the size of one that comes in chunks; find it where it
+        is there.
+        """
         fault = self._file_fault(directory, name, content_hash)
         if fault is not None:
             return fault
-        sharing = self.tree.files_of(content_hash)
-        for id in sharing:
-            stored = self.tree.files[id]
-            known = self.tree.file(id)
-            if (
-                (stored.directory, stored.name) == (directory, name)
-                and known is not None
-                and known.size == size
-            ):
-                return known
-        if len(sharing) >= bounds.FILES_PER_CONTENT_COUNT_MAX:
+        sharing = {id: self.tree.files[id] for id in self.tree.files_of(content_hash)}
+        known = next(
+            (id for id, file in sharing.items() if (file.directory, file.name) == (directory, name)), None
+        )
+        if known is None and len(sharing) >= bounds.FILES_PER_CONTENT_COUNT_MAX:
             return f"{bounds.FILES_PER_CONTENT_COUNT_MAX} files share this content, the most there can be"
+        contents = self.mailbox.contents
         try:
-            begun = self.mailbox.contents.begin(content_hash, size)
+            if isinstance(content, int):
+                begun = contents.begin(content_hash, content)
+            else:
+                begun = contents.put(content_hash, content, content_hash)
         except ContentRefused as refused:
             self.tree.forget_contents(refused.dropped)
             return str(refused)
         self.tree.forget_contents(begun.dropped)
-        file = self.tree.file(self.tree.add_file(ctx, directory, name, content_hash))
-        assert file is not None, "it was just added"
+        id = self.tree.add_file(ctx, directory, name, content_hash) if known is None else known
         self.retention.arm(ctx)
+        file = self.tree.file(id)
+        assert file is not None, "it was just added, or its content found"
         return file
 
     def _file_fault(self, directory_id: bytes, name: bytes, content_hash: bytes) -> str | None:
@@ -150,7 +142,7 @@ class Files(Component, prefix="files"):
             return f"content_hash must be at least {least} bytes and at most {most}, not {len(content_hash)}"
         if len(name) > bounds.NAME_SIZE_BYTES_MAX:
             return f"a name has at most {bounds.NAME_SIZE_BYTES_MAX} bytes, not {len(name)}"
-        directory = self.tree.directories.get(directory_id)
+        directory = self.tree.find_directory(directory_id)
         if directory is None:
             return "directory not found"
         if directory.child_count >= bounds.DIRECTORY_ENTRY_COUNT_MAX:
@@ -163,6 +155,9 @@ class Files(Component, prefix="files"):
         self.members.require(ctx, MEMBER)
         if len(chunk) > bounds.CHUNK_SIZE_BYTES_MAX:
             return Done.err(f"a chunk has at most {bounds.CHUNK_SIZE_BYTES_MAX} bytes, not {len(chunk)}")
+        content = self.mailbox.contents.get(content_hash)
+        if content is not None and content.is_finished:
+            return Done.err("file is already finalized: it cannot be changed")
         try:
             self.mailbox.contents.write(content_hash, chunk_offset, chunk)
         except ContentRefused as refused:

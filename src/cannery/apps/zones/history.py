@@ -30,7 +30,7 @@ from . import bounds
 from .cursor import CursorError, decode_cursor, digest_of, encode_cursor
 from .mailbox import Mailbox
 from .members import Members
-from .refusal import refuse
+from .refusal import check_key_id, refuse
 from .retention import Retention
 from .roles import MEMBER
 
@@ -170,16 +170,13 @@ class History(Component, prefix="history"):
         """Return a page of the messages of up to 1,000 topics."""
         self.members.require(ctx)
         query = self._query(ctx, ask)
-        key = self.secret.get()
-        digest = digest_of(ask.topics, ask.range, ask.order, ask.merged, ask.per_topic)
         position = None
         if ask.cursor is not None:
             try:
-                position = decode_cursor(key, digest, ask.cursor)
+                position = decode_cursor(self.secret.get(), _digest_of(ask), ask.cursor)
             except CursorError as error:
                 refuse(ctx, str(error))
-        page = read_page(self.mailbox.messages, query, position)
-        return self._answer(page, key, digest)
+        return self._answer(ask, read_page(self.mailbox.messages, query, position))
 
     def _query(self, ctx: Context, ask: HistoryAsk) -> TopicQuery:
         size = bounds.HISTORY_PAGE_SIZE_BYTES if ask.bytes_max is None else ask.bytes_max
@@ -190,6 +187,8 @@ class History(Component, prefix="history"):
         ):
             if not 1 <= given <= most:
                 refuse(ctx, f"a history request is for 1 to {most} {what}, not {given}")
+        for key_id in ask.topics:
+            check_key_id(ctx, key_id)
         if len(set(ask.topics)) != len(ask.topics):
             refuse(ctx, "a topic stands twice in the request: name each once")
         if ask.merged and ask.per_topic is not None:
@@ -216,10 +215,10 @@ class History(Component, prefix="history"):
         # What was dropped came before the oldest message, perhaps within the range.
         return (1 if low == log.usage().first else low), high
 
-    def _answer(self, page: TopicPage, key: bytes, digest: bytes) -> HistoryPage:
+    def _answer(self, ask: HistoryAsk, page: TopicPage) -> HistoryPage:
         state = self.mailbox.messages.usage()
         if page.next is not None:
-            outcome = HistoryState.more(encode_cursor(key, digest, page.next))
+            outcome = HistoryState.more(encode_cursor(self.secret.get(), _digest_of(ask), page.next))
         else:
             outcome = HistoryState.gap() if page.has_gap else HistoryState.complete()
         # The messages of a run are encoded already, which an encoder takes for a list of them.
@@ -231,6 +230,8 @@ class History(Component, prefix="history"):
     def topics_page(self, ctx: Context, after: bytes | None, limit: nat32) -> TopicEntries:
         """List the topics that have messages."""
         self.members.require(ctx)
+        if after is not None:
+            check_key_id(ctx, after)
         limit = max(1, min(limit, bounds.LIST_COUNT_MAX))
         topics, following = self.mailbox.messages.topics(limit=limit, after=after)
         entries = [
@@ -260,3 +261,7 @@ class History(Component, prefix="history"):
             for reader, first in readers
         ]
         return MissingPage(missing, None if following is None else Principal(following))
+
+
+def _digest_of(ask: HistoryAsk) -> bytes:
+    return digest_of(ask.topics, ask.range, ask.order, ask.merged, ask.per_topic)

@@ -6,6 +6,7 @@ first. What a provider said is kept here, as `providers` decides.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 from cannery import (
@@ -21,16 +22,19 @@ from cannery import (
     nat32,
     nat64,
     query,
-    record,
     update,
 )
 from cannery.cdk.component import Component, Uses
 from cannery.cdk.management import Management
 from cannery.cdk.outcalls import HttpResult
+from cannery.fleet.ownership import SharedOwnership
 
 from . import bounds
 from .contract import ASK_CYCLES, EvmContract, address_of, role_answer, role_question
+from .key_shelf import KeyShelf
+from .lapses import Lapses
 from .mailbox import Mailbox
+from .member_types import AskCount, Asked, AskedContract, Invitation, MemberEntry, MemberPage
 from .providers import (
     NO_PROVIDER,
     Ask,
@@ -48,57 +52,6 @@ from .roles import ADMIN, LOWEST, NONE, OWNER, Member, Role, name_of, number_of,
 MINUTE_NS = 60 * NS_PER_S
 
 
-@record
-class Invitation:
-    """An invitation as admins see it; `id` is the SHA-256 of its code, which only the invited know."""
-
-    id: bytes
-    role: Role
-    uses_left: nat32
-    expires_ns: nat64
-    by: Principal
-
-
-@record
-class MemberEntry:
-    """A member in a list; `unread_from` is the first id that they have not acknowledged."""
-
-    principal: Principal
-    member: Member
-    unread_from: nat64 | None
-
-
-@record
-class MemberPage:
-    """Members in the order of their principals; `next` goes into `after` for the page that follows."""
-
-    members: list[MemberEntry]
-    next: Principal | None
-
-
-@record
-class AskCount:
-    """How many questions went to the provider in a minute, which is counted since 1970."""
-
-    minute: nat64
-    count: nat32
-
-
-@record
-class Asked:
-    """A question under way: whom it is about."""
-
-    about: Principal
-
-
-@record
-class AskedContract:
-    """A question to a contract under way: whom it is about, and their address on its chain."""
-
-    about: Principal
-    address: bytes
-
-
 class Members(Component, prefix="members"):
     """Who belongs to the zone, and as what."""
 
@@ -110,19 +63,27 @@ class Members(Component, prefix="members"):
     strangers = StableMap(Principal, CachedRole, counted=True)
     strangers_by_end = StableSet(tuple[nat64, Principal])
     asks = StableCell(AskCount, AskCount(0, 0))
+    member_asks = StableCell(AskCount, AskCount(0, 0))
     addresses = StableMap(Principal, bytes)
     mailbox = Uses(Mailbox)
+    keys = Uses(KeyShelf)
+    ownership = Uses(SharedOwnership)
+    lapses = Uses(Lapses)
 
     # who is who
 
     def role_of(self, ctx: Context, principal: Principal) -> int:
         """Return the number of the role that somebody has now; 0 for strangers."""
         member = self.people.get(principal)
+        role = NONE if member is None else number_of(member.role)
+        if role < OWNER and self.ownership.is_owner(principal):
+            return OWNER
         if member is not None:
-            return number_of(member.role)
+            return role
         provider = self.provider.get()
         if provider.kind.tag == "none":
             return NONE
+        self.lapses.beat()
         return effective_role(provider, principal, self.known.get(principal), ctx.now_ns)
 
     def require(self, ctx: Context, least: int = LOWEST) -> int:
@@ -185,11 +146,13 @@ class Members(Component, prefix="members"):
             refuse(ctx, "the zone needs an owner: make another one first")
         member = self.people.get(who)
         if member is None:
+            self._forget_gone(ctx, [who])
             return False
         if member.role.tag == "owner":
             self.owner_count.value -= 1
         self.people.delete(who)
         self.mailbox.messages.forget_reader(who.raw)
+        self.keys.forget(who)
         return True
 
     def _require_above(self, ctx: Context, who: Principal, wanted: int) -> None:
@@ -244,7 +207,7 @@ class Members(Component, prefix="members"):
     def invitation_revoke(self, ctx: Context, id: bytes) -> bool:
         """End an invitation; say whether it was there."""
         self.require(ctx, ADMIN)
-        return self.open_invitations.delete(id)
+        return len(id) == bounds.HASH_SIZE_BYTES and self.open_invitations.delete(id)
 
     @update
     def join(self, ctx: Context, code: bytes) -> Role:
@@ -290,11 +253,25 @@ class Members(Component, prefix="members"):
         fault = provider_fault(provider)
         if fault is not None:
             refuse(ctx, fault)
+        former = self.provider.get().kind
+        before = [line.principal for line in former.static] if former.tag == "static" else []
+        before += self.known.keys()
         self.provider.set(provider)
         self.known.clear()
+        self.lapses.ends.clear()
         self.strangers.clear()
         self.strangers_by_end.clear()
         self.addresses.clear()
+        if provider.kind.tag in ("none", "static"):
+            # Nobody can be asked about them any more.
+            self._forget_gone(ctx, before)
+
+    def _forget_gone(self, ctx: Context, people: Iterable[Principal]) -> None:
+        """Keep nothing for those who have no role: what they have not acknowledged waits for nobody."""
+        for who in people:
+            if self.role_of(ctx, who) == NONE:
+                self.mailbox.messages.forget_reader(who.raw)
+                self.keys.forget(who)
 
     @update
     def refresh_role(self, ctx: Context) -> nat | Pending[nat]:
@@ -322,10 +299,10 @@ class Members(Component, prefix="members"):
             return found.role
         if isinstance(found.source, EvmContract):
             address = self._address_of(ctx, who, public_key)
-            self._count_ask(ctx)
+            self._count_ask(ctx, who)
             self._cache(ctx, who, found.meanwhile)
             return self._ask_contract(ctx, found.source, AskedContract(who, address))
-        self._count_ask(ctx)
+        self._count_ask(ctx, who)
         self._cache(ctx, who, found.meanwhile)
         return ctx.call(RoleSource(found.source).get_role(who), then=self.role_came, saved=Asked(who))
 
@@ -367,20 +344,23 @@ class Members(Component, prefix="members"):
 
     def _unanswered(self, ctx: Context, who: Principal, why: str) -> nat:
         known = self.known.get(who)
-        if known is not None:
+        if known is not None and known.role > NONE:
             return known.role
         retry_ns = self.provider.get().outage_retry_ns
         return refuse(ctx, f"the role provider did not answer: {why}", retry_ns=retry_ns)
 
-    def _count_ask(self, ctx: Context) -> None:
-        """Bound the questions to the provider: public keys cost nothing, so strangers could make it busy."""
-        minute, asks = ctx.now_ns // MINUTE_NS, self.asks.get()
+    def _count_ask(self, ctx: Context, who: Principal) -> None:
+        """Bound the questions to the provider: public keys cost nothing, so strangers could make it busy.
+        Those whom it has named before have a bound of their own, which no stranger can use up.
+        """
+        cell = self.member_asks if who in self.known else self.asks
+        minute, asks = ctx.now_ns // MINUTE_NS, cell.get()
         count = asks.count + 1 if asks.minute == minute else 1
         if count > bounds.PROVIDER_ASKS_PER_MINUTE_COUNT_MAX:
             most = bounds.PROVIDER_ASKS_PER_MINUTE_COUNT_MAX
             wait_ns = (minute + 1) * MINUTE_NS - ctx.now_ns
             refuse(ctx, f"the role provider is asked at most {most} times a minute", retry_ns=wait_ns)
-        self.asks.set(AskCount(minute, count))
+        cell.set(AskCount(minute, count))
 
     def _cache(self, ctx: Context, who: Principal, role: CachedRole) -> None:
         old = self.strangers.get(who)
@@ -388,9 +368,18 @@ class Members(Component, prefix="members"):
             self.strangers.delete(who)
             self.strangers_by_end.discard((old.until_ns, who))
         if role.role > NONE:
-            if who in self.known or len(self.known) < bounds.KNOWN_ROLE_COUNT_MAX:
+            before = self.known.get(who)
+            if before is not None or len(self.known) < bounds.KNOWN_ROLE_COUNT_MAX:
+                self.lapses.note(ctx, who, before, role)
                 self.known.put(who, role)
             return
+        before = self.known.get(who)
+        if before is not None and role.confirmed_ns == before.confirmed_ns:
+            # Nobody has said that they are none: what is kept for them waits for the provider's word.
+            self.lapses.note(ctx, who, before, role)
+            self.known.put(who, role)
+            return
+        self.lapses.note(ctx, who, before, None)
         self.known.delete(who)
         self.addresses.delete(who)
         self.mailbox.messages.forget_reader(who.raw)

@@ -27,10 +27,11 @@ from cannery.cdk.component import Component, Uses
 from cannery.cdk.topic_records import Found
 
 from . import bounds
+from .arrivals import Arrivals
 from .diode_types import IdResult, IdsResult, Message
 from .mailbox import Mailbox
 from .members import Members
-from .refusal import NS_PER_S, refuse
+from .refusal import NS_PER_S, check_key_id, refuse
 from .retention import Retention
 from .roles import ADMIN, MEMBER, MODERATOR
 
@@ -49,6 +50,7 @@ class Messages(Component, prefix="messages"):
     members = Uses(Members)
     mailbox = Uses(Mailbox)
     retention = Uses(Retention)
+    arrivals = Uses(Arrivals)
     rate = StableCell(PostRate | None, None)
     # When each member's allowance will be whole again.
     spent_until = StableMap(Principal, nat64)
@@ -74,7 +76,7 @@ class Messages(Component, prefix="messages"):
         for key_id, _ in messages:
             if len(key_id) != bounds.KEY_ID_SIZE_BYTES:
                 return f"key_id must be {bounds.KEY_ID_SIZE_BYTES} bytes, not {len(key_id)}"
-        self._spend(ctx, len(messages))
+        self._check_rate(ctx, len(messages))
         try:
             posted = self.mailbox.messages.post_many(messages)
         except ValueError as error:
@@ -82,21 +84,30 @@ class Messages(Component, prefix="messages"):
         except TopicLogFull as full:
             self.retention.arm(ctx, soon=full.passes)
             return f"the zone takes no more messages: {full}" + ("; retry after 1 s" if full.passes else "")
+        self._spend(ctx, sum(each.is_new for each in posted))
         self.retention.arm(ctx)
+        self.arrivals.announce(ctx, messages, posted)
         return [each.id for each in posted]
 
-    def _spend(self, ctx: Context, count: int) -> None:
+    def _check_rate(self, ctx: Context, count: int) -> None:
         rate = self.rate.get()
-        if rate is None or not count:
+        if rate is None:
             return
-        each_ns, whole_ns = rate.seconds * NS_PER_S // rate.messages, rate.seconds * NS_PER_S
-        until = max(ctx.now_ns, self.spent_until.get(ctx.caller, 0)) + count * each_ns
         if count > rate.messages:
             refuse(ctx, f"you may post {rate.messages} messages at a time, these are {count}")
-        if until - ctx.now_ns > whole_ns:
-            wait_ns = until - whole_ns - ctx.now_ns
+        wait_ns = self._spent_until(ctx, rate, count) - rate.seconds * NS_PER_S - ctx.now_ns
+        if wait_ns > 0:
             refuse(ctx, f"you may post {rate.messages} messages in {rate.seconds} s", retry_ns=wait_ns)
-        self.spent_until.put(ctx.caller, until)
+
+    def _spend(self, ctx: Context, count: int) -> None:
+        """Count what was added: what the zone refused, or had already, costs nothing."""
+        rate = self.rate.get()
+        if rate is not None and count:
+            self.spent_until.put(ctx.caller, self._spent_until(ctx, rate, count))
+
+    def _spent_until(self, ctx: Context, rate: PostRate, count: int) -> int:
+        each_ns = rate.seconds * NS_PER_S // rate.messages
+        return max(ctx.now_ns, self.spent_until.get(ctx.caller, 0)) + count * each_ns
 
     @update
     def set_post_rate(self, ctx: Context, rate: PostRate | None) -> None:
@@ -138,7 +149,8 @@ class Messages(Component, prefix="messages"):
         found = self.mailbox.messages.get(message_id)
         if found is None:
             state = self.mailbox.messages.usage()
-            refuse(ctx, f"message {message_id} is not here: ids {state.first} to {state.next - 1} are")
+            what = f"ids {state.first} to {state.next - 1} are" if state.count else "there is none"
+            refuse(ctx, f"message {message_id} is not here: {what}")
         return _of_found(found)
 
     @query
@@ -157,6 +169,7 @@ class Messages(Component, prefix="messages"):
         """Return a key's messages between two ids, both included: oldest first, or newest first where the
         larger id is given first."""
         self.members.require(ctx)
+        check_key_id(ctx, key_id)
         log, newest_first = self.mailbox.messages, min_message_id > max_message_id
         low, high = sorted((min_message_id, max_message_id))
         scanned = log.scan(key_id, low, high + 1, reverse=newest_first)
@@ -216,12 +229,14 @@ class Messages(Component, prefix="messages"):
     def get_min_message_id_by_key(self, ctx: Context, key_id: bytes) -> nat32 | None:
         """Return the oldest id of a key; None where it has no messages."""
         self.members.require(ctx)
+        check_key_id(ctx, key_id)
         return self.mailbox.messages.first_of(key_id)
 
     @query
     def get_max_message_id_by_key(self, ctx: Context, key_id: bytes) -> nat32 | None:
         """Return the newest id of a key; None where it has no messages."""
         self.members.require(ctx)
+        check_key_id(ctx, key_id)
         topic = self.mailbox.messages.topic(key_id)
         return None if topic is None else topic.last
 

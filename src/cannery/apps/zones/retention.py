@@ -9,6 +9,7 @@ from __future__ import annotations
 from cannery import Context, LogRule, StableCell, limits, nat64, query, record, timer, update
 from cannery.cdk.component import Component, Uses
 
+from .armed import Armed
 from .file_tree import FileTree
 from .mailbox import Mailbox
 from .members import Members
@@ -16,6 +17,7 @@ from .refusal import NS_PER_S, refuse
 from .roles import ADMIN
 
 SWEEP_NS_MIN = 60 * NS_PER_S
+SWEEP_NS_MAX = 365 * 24 * 3600 * NS_PER_S
 SOON_NS = NS_PER_S
 BYTES_MIN = 1_000
 
@@ -48,14 +50,6 @@ class ZoneUsage:
     first_id: nat64
     next_id: nat64
     acknowledged_by_all: nat64
-
-
-@record
-class Armed:
-    """The timer that is set, and when it fires."""
-
-    timer: nat64
-    due_ns: nat64
 
 
 class Retention(Component, prefix="retention"):
@@ -132,7 +126,8 @@ class Retention(Component, prefix="retention"):
         if due_ns is None:
             return
         if not soon:
-            due_ns = max(due_ns, ctx.now_ns + SWEEP_NS_MIN)
+            # An age of centuries is watched year by year: it may end beyond the last time that there is.
+            due_ns = min(max(due_ns, ctx.now_ns + SWEEP_NS_MIN), ctx.now_ns + SWEEP_NS_MAX)
         armed = self.armed.get()
         if armed is not None:
             if armed.due_ns <= due_ns:

@@ -24,8 +24,10 @@ from cannery import (
     query,
     update,
 )
+from cannery.fleet.ownership import SharedOwnership
 
 from . import bounds
+from .arrivals import Arrivals
 from .attachments import Attachments
 from .diode_types import (
     AggregateStatusV1,
@@ -39,6 +41,9 @@ from .diode_types import (
 from .file_tree import FileTree
 from .files import Files
 from .history import History
+from .key_shelf import KeyShelf
+from .keys import Keys
+from .lapses import Lapses
 from .mailbox import Mailbox
 from .members import Members
 from .messages import Messages
@@ -52,6 +57,8 @@ TOP_UP_BELOW_CYCLES = 700_000_000_000
 TOP_UP_BY_CYCLES = 500_000_000_000
 # What strangers may ask for: to become members, and to be looked up at the role provider.
 OPEN_METHODS = frozenset({"join", "refresh_role", "update_role", "update_identity_role"})
+# What those who control or operate the zone may call, members or not.
+INSIDERS_METHODS = frozenset({"ownership_found", "request_topup_if_low"})
 UNFOUNDED = ZoneInit("", "", "", Principal.anonymous(), None, None)
 
 
@@ -67,10 +74,15 @@ class Zone(Canister):
 
     about = StableCell(ZoneInit, UNFOUNDED)
     founded_ns = StableCell(int, 0)
+    ownership = SharedOwnership()
     members = Members()
+    lapses = Lapses()
+    key_shelf = KeyShelf()
+    keys = Keys()
     mailbox = Mailbox()
     tree = FileTree()
     retention = Retention()
+    arriving = Arrivals()
     messages = Messages()
     history_requests = History()
     attachments = Attachments()
@@ -89,6 +101,9 @@ class Zone(Canister):
     @inspect_message
     def inspect(self, ctx: Context) -> bool:
         """Let in members, and strangers only with what makes them members: what they send costs the zone."""
+        is_insider = ctx.is_controller(ctx.caller) or ctx.is_operator(ctx.caller)
+        if ctx.method_name in INSIDERS_METHODS and is_insider:
+            return True
         return ctx.method_name in OPEN_METHODS or self.members.role_of(ctx, ctx.caller) > NONE
 
     # facts
