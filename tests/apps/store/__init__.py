@@ -1,0 +1,1 @@
+"""The store app, in process and over HTTP."""
