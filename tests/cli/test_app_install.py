@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cannery.apps.users.types import Profile, Who
-from cannery.cli.app_install import APPS_FOLDER, UsersApp, build_users_app, install_users_app
+from cannery.cli.app_install import APPS_FOLDER, build_app, install_app
 from cannery.cli.building import build_source
 from cannery.cli.typed_calls import TypedCanister
 from cannery.fleet.member import MemberVersion
@@ -35,9 +36,11 @@ def test_a_new_version_of_the_users_app_is_rolled_out_to_the_users(
     source = (folder / "user.py").read_text()
     marker = "    def _sweep(self"
     (folder / "user.py").write_text(source.replace(marker, NEW_METHOD.lstrip("\n") + "\n" + marker, 1))
-    app = UsersApp(build_users_app().index, build_source(read_source(str(folder / "user.py"))))
+    app = replace(build_app("users"), child=build_source(read_source(str(folder / "user.py"))))
     with node.agent(node.operator) as agent:
-        index_id = install_users_app(agent, app)
+        installed = install_app(agent, app)
+        index_id = installed.index_id
+        assert installed.action == "unchanged"
         index = TypedCanister(agent, index_id)
         ann = index.query_option("lookup", Profile, (Who.username("ann"),))
         assert ann is not None
@@ -50,5 +53,5 @@ def test_a_new_version_of_the_users_app_is_rolled_out_to_the_users(
         assert mailbox.query("motto", str) == "nothing is lost"
         told = mailbox.query("get_version", MemberVersion)
         assert (told.kind, told.version, told.fleet) == ("user", 2, index_id)
-        install_users_app(agent, app)
+        install_app(agent, app)
         assert len(index.query("fleet_rollouts", list[RolloutInfo])) == 1

@@ -68,7 +68,7 @@ def test_an_order_tops_up_as_far_as_quotas_allow(town: Town) -> None:
     assert (refused.code, "quota" in refused.error) == (1, True)
     child = town.fleet("quota", "--child", first, "--max", "1500")
     assert child.out == f"{first}: 1,500 in all, 500 now\n"
-    assert json_of(town, "top-up", first, "900")["cycles"] == 500
+    assert town.fleet("top-up", first, "900").out == f"{first} got 500 of the 900 cycles\n"
     assert (
         "the fleet: 100 in any 60 min, 100 now" in town.fleet("quota", "--rate", "100", "--per", "3600").out
     )
@@ -77,6 +77,8 @@ def test_an_order_tops_up_as_far_as_quotas_allow(town: Town) -> None:
     assert (later.code, "; ask again after 20" in later.error) == (1, True)
     town.fleet("quota", "--remove")
     assert json_of(town, "top-up", second, "9")["cycles"] == 9
+    slip = town.fleet("quota", "--kind", "shelv", "--max", "5")
+    assert (slip.code, "there is no release of 'shelv' yet" in slip.err) == (0, True)
     without = town.fleet("top-up", second)
     assert (without.code, "there is no rule for shelf: say how many cycles" in without.error) == (1, True)
 

@@ -75,6 +75,8 @@ def test_a_release_reaches_fifty_children_and_the_bad_one_is_put_aside_and_mende
     done = json_of(town, "rollout", "show", "--follow")
     assert (state_of(done), done["counts"]["forward"], done["counts"]["quarantined"]) == ("done", COUNT, 0)
     assert json_of(town, "rollout", "failures") == []
+    assert town.fleet("rollout", "failures").out == "no child failed in rollout 1\n"
+    assert town.fleet("list", "--version", "1").out == "no such child\n"
     assert json_of(town, "list", "--version", "1")["children"] == []
     assert town.fleet("alarms").out == "no alarm is open\n"
     told = json_of(town, "alarms", "--all")
@@ -93,8 +95,12 @@ def test_a_rollout_pauses_goes_on_faster_and_is_cancelled(town: Town) -> None:
     assert "paused" in town.fleet("rollout", "list").out
     assert "shelf:2 paused" in town.fleet("status").out
     second = town.fleet("rollout", "start", "shelf:2")
-    assert (second.code, "rollout 1 of shelf is under way" in second.error) == (1, True)
+    assert (second.code, "rollout 1 of shelf is under way (paused)" in second.error) == (1, True)
+    assert json_of(town, "rollout", "resume")["concurrency"] == 1, "as before the pause"
     assert json_of(town, "rollout", "speed", "3", "1")["concurrency"] == 3
+    for _ in range(2):
+        json_of(town, "rollout", "pause")
+    assert json_of(town, "rollout", "resume")["concurrency"] == 3
     assert json_of(town, "rollout", "resume", "1", "--concurrency", "5")["concurrency"] == 5
     assert state_of(json_of(town, "rollout", "cancel", "1")) == "cancelled"
     over = town.fleet("rollout", "pause", "1")
@@ -170,6 +176,7 @@ def test_a_release_that_does_not_fit_wants_force_and_one_without_a_way_back_a_ye
         (("rollout", "start", "shelf", "--tries", "99"), 1, "a child is tried 1 to 20 times"),
         (("rollout", "show"), 1, "there was no rollout yet; begin one: cannery fleet rollout start"),
         (("rollout", "show", "9"), 1, "there is no rollout 9; see: cannery fleet rollout list"),
+        (("local", "list"), 1, "refusing_library has no local indexes: its children are its own"),
         (("rollout", "retry"), 2, "name the children to try again, or say --all"),
         (("rollout", "retry", "aaaaa-aa"), 1, "is not quarantined"),
         (("release", "add", SHELF, "--kind", "shelf", "--note", "again"), 1, "is shelf 1 already"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cannery.candid.values import FuncRef, ServiceRef, Some, Variant
-from cannery.cli.output import columns, complain, format_size, format_time, printable, to_json
+from cannery.cli.output import bar, columns, complain, format_size, format_time, printable, to_json
 from cannery.protocol.principal import MANAGEMENT
 
 scalars = st.one_of(
@@ -91,3 +91,17 @@ def test_times_and_sizes() -> None:
         "5.0 MB",
         "3072.0 GB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("done", "in_all", "expected"),
+    [
+        (0, 10, "[....................]   0%"),
+        (5, 10, "[##########..........]  50%"),
+        (10, 10, "[####################] 100%"),
+        (0, 0, "[####################] 100%"),
+        (11, 10, "[####################] 100%"),
+    ],
+)
+def test_a_bar_shows_how_much_is_done(done: int, in_all: int, expected: str) -> None:
+    assert bar(done, in_all) == expected

@@ -68,7 +68,14 @@ def test_a_start_says_where_and_who(running_node: NodeUnderTest, tmp_path: Path)
     process.terminate()
     rest, _errors = process.communicate(timeout=60)
     text = "".join(lines)
-    for word in ("url ", "http://127.0.0.1:", "root key ", "operator ", "user_index "):
+    for word in (
+        "url ",
+        "http://127.0.0.1:",
+        "root key ",
+        "operator ",
+        "user_index ",
+        "processes   1 subnet and ",
+    ):
         assert word in text
     assert rest == "stopped\n"
     assert process.returncode == 0
@@ -136,7 +143,9 @@ def test_what_is_no_node_is_told_apart(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert cli("operator", "list", "--node", "nonsense").code == 2
 
 
-def test_a_demo_has_people_and_a_guestbook(cli: Cli, running_node: NodeUnderTest, tmp_path: Path) -> None:
+def test_a_demo_has_people_a_guestbook_and_a_store(
+    cli: Cli, running_node: NodeUnderTest, tmp_path: Path
+) -> None:
     data = tmp_path / "demo"
     home = tmp_path / "demo" / "people"
     process = subprocess.Popen(
@@ -150,7 +159,7 @@ def test_a_demo_has_people_and_a_guestbook(cli: Cli, running_node: NodeUnderTest
         ready = json.loads(process.stdout.readline())
         node = NodeUnderTest(data, home, url=ready["url"])
         environment = {"CANNERY_HOME": str(home), "CANNERY_URL": node.url, "CANNERY_DATA": str(data)}
-        assert set(ready["canisters"]) == {"guestbook", "frozen_book", "user_index"}
+        assert set(ready["canisters"]) == {"guestbook", "frozen_book", "store_index", "user_index"}
         inbox = subprocess.run(
             [sys.executable, "-c", PROGRAM, "inbox", "--identity", "bob"],
             env=running_node.environment() | environment,
@@ -164,6 +173,9 @@ def test_a_demo_has_people_and_a_guestbook(cli: Cli, running_node: NodeUnderTest
             "A small durable server, all mine.",
             "First!",
         ]
+        stored = cli("store", "stats", "--json", node=node).json
+        assert stored["count"] == 60  # type: ignore[index]
+        assert len(stored["buckets"]) >= 3  # type: ignore[index]
         frozen = cli("canister", "call", "frozen_book", "sign", '("let me")', node=node)
         assert frozen.code == 1
         assert "is out of cycles: please top up" in frozen.error

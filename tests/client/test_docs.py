@@ -15,7 +15,7 @@ DOCS = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 
 def test_the_examples_run(cli: Cli, running_node: NodeUnderTest, capfd: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert cli("identity", "new", "ann").code == 0
     deployed = cli("deploy", str(ROOT / "examples" / "guestbook.py"), node=running_node)
     assert deployed.code == 0, deployed.err

@@ -129,7 +129,7 @@ def list_backups(place: PlaceArgument, as_json: JsonOption = False) -> None:
             for span in spans
         ],
     }
-    emit(shown, as_json, [*columns(rows), *reaches])
+    emit(shown, as_json, [*columns(rows), *reaches] or ["there are no backups here yet"])
 
 
 @backup.command(

@@ -90,7 +90,7 @@ def restore(
     with progress("reading the repository") as line:
         repository = open_repository(open_shelf(place))
         backups = repository.backups()
-        plan = _plan(repository, backups, number, until_block, until_time)
+        plan = _plan(repository, backups, number, until_block, until_time, of_node=to is not None)
         repository.load_index(line.say)
     if to is not None:
         _restore_node(repository, backups, plan, to, as_json)
@@ -104,13 +104,16 @@ def _plan(
     number: int | None,
     until_block: int | None,
     until_time: str | None,
+    *,
+    of_node: bool,
 ) -> ReplayPlan:
     """Choose the backup to begin with, and the blocks to replay."""
     from cannery.cli.problem import Problem
     from cannery.node.backup.format.time_plan import ReplayPlan, plan_block, plan_time
 
     if until_block is None and until_time is None:
-        return ReplayPlan(repository.find(number).head, None)
+        chosen = repository.newest_of_node() if of_node and number is None else repository.find(number)
+        return ReplayPlan(chosen.head, None)
     if until_block is not None and until_time is not None:
         raise Problem("say --until-block or --until-time, not both")
     heads = [backup.head for backup in backups]
@@ -201,7 +204,7 @@ def _restore_canisters(
         open_session(node, operator_identity(identity), "restoring") as session,
         open_extract(repository, backups, plan, session.line.say) as extract,
     ):
-        ids = _ids(extract, wanted)
+        ids = _ids(extract, session, wanted)
         loader = _Loader(session, extract, wanted.as_new)
         for count, source in enumerate(ids):
             session.line.say(f"canister {count + 1:,} of {len(ids):,}")
@@ -222,12 +225,26 @@ def _restore_canisters(
         raise typer.Exit(1)
 
 
-def _ids(extract: Extract, wanted: _Wanted) -> list[Principal]:
+def _ids(extract: Extract, session: Session, wanted: _Wanted) -> list[Principal]:
     from cannery.protocol.principal import Principal
 
     if wanted.fleet is not None:
-        return [Principal(raw) for raw in extract.fleet(extract.find(wanted.fleet))]
-    return [Principal(raw) for raw in dict.fromkeys(extract.find(text) for text in wanted.canisters)]
+        return [Principal(raw) for raw in extract.fleet(_find(extract, session, wanted.fleet))]
+    found = dict.fromkeys(_find(extract, session, text) for text in wanted.canisters)
+    return [Principal(raw) for raw in found]
+
+
+def _find(extract: Extract, session: Session, text: str) -> bytes:
+    """Read a canister id or a name: one that the backup has, or, as parts of a node hold none, the node."""
+    from cannery.node.backup.errors import BackupError
+
+    try:
+        return extract.find(text)
+    except BackupError as unknown:
+        try:
+            return session.canister(text).raw
+        except CanneryError:
+            raise unknown from None
 
 
 class _Loader:

@@ -11,7 +11,9 @@ from cannery.cli.options import DEFAULT_URL, CandidOption, JsonOption, NodeOptio
 from cannery.cli.output import emit, note
 
 if TYPE_CHECKING:
+    from cannery.cli.management import Management
     from cannery.protocol.principal import Principal
+    from cannery.replica.places import SubnetChoice
 
 canister = typer.Typer(
     name="canister",
@@ -54,6 +56,14 @@ def create(
     cycles: Annotated[
         int | None, typer.Option("--cycles", metavar="N", min=0, help="Cycles to mint for it.")
     ] = None,
+    subnet: Annotated[
+        str | None,
+        typer.Option(
+            "--subnet",
+            metavar="SUBNET",
+            help="A subnet's number or principal, or any: the one with the fewest canisters.",
+        ),
+    ] = None,
     identity: OperatorOption = None,
     node: NodeOption = DEFAULT_URL,
     as_json: JsonOption = False,
@@ -69,10 +79,34 @@ def create(
         taken = None if name is None else management.names().get(name)
         if taken is not None:
             raise Problem(f"the name {name!r} belongs to {taken}; choose another", exit_code=1)
-        created = management.create(controllers, cycles)
+        created = management.create(controllers, cycles, _read_subnet(management, subnet))
         if name is not None:
             management.name_set(name, created)
     emit({"canister_id": created, "name": name}, as_json, [str(created)])
+
+
+def _read_subnet(management: Management, text: str | None) -> SubnetChoice | None:
+    """Read where a canister is to be made; a number is looked up."""
+    from cannery.cli.problem import Problem
+    from cannery.protocol.principal import Principal, PrincipalError
+    from cannery.replica.places import SubnetChoice
+
+    if text is None or text == "any":
+        return None if text is None else SubnetChoice.any()
+    subnets = management.subnets()
+    if text.isascii() and text.isdigit() and int(text) < len(subnets):
+        return SubnetChoice.id(subnets[int(text)])
+    try:
+        wanted = Principal.parse(text)
+    except PrincipalError:
+        wanted = None
+    if wanted not in subnets:
+        raise Problem(
+            f"there is no subnet {text!r} here: say any, 0 to {len(subnets) - 1}, or one of "
+            f"{', '.join(map(str, subnets))}"
+        )
+    assert wanted is not None, "it is one of them"
+    return SubnetChoice.id(wanted)
 
 
 @canister.command(

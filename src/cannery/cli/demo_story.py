@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cannery.candid.python import nat
-from cannery.cli.app_install import USER_KIND
+from cannery.cli.app_install import APPS
 from cannery.cli.building import build_source
+from cannery.cli.demo_store import fill_store, store_hints
 from cannery.cli.deploy import install_named
 from cannery.cli.mailbox import INDEX_NAME, register_user, send_text
 from cannery.cli.management import Management
@@ -74,6 +75,7 @@ def fill_demo(node: RunningNode) -> Iterator[str]:
     yield "  cannery send carol 'hello' --identity ann"
     yield f"  cannery canister call {BOOK_NAME} sign '(\"me too\")' --identity carol"
     yield f"  cannery canister call {BOOK_NAME} latest '(10)' --query"
+    yield from store_hints()
     yield "what it costs (the prices are those of the Internet Computer):"
     yield "  cannery fleet status"
     yield f"  cannery canister call {FROZEN_NAME} sign '(\"let me\")'"
@@ -95,6 +97,7 @@ def _play(node: RunningNode, store: IdentityStore, operator: Agent) -> Iterator[
         open_actor(session.agent, book).sign(text)
     for session in sessions.values():
         session.agent.close()
+    yield from fill_store(node, operator, store.load(PEOPLE[0]), BATTERY, BORN_WITH)
     _freeze(operator, install_named(Session(operator, line), built, FROZEN_NAME, b"DIDL\x00\x00").canister_id)
     yield f"{'frozen':<12}{FROZEN_NAME}: read, but not written, until it gets cycles"
 
@@ -104,10 +107,10 @@ def _fund(operator: Agent) -> None:
     index_id = operator.names()[INDEX_NAME]
     Management(operator).top_up(index_id, BATTERY)
     index = TypedCanister(operator, index_id)
-    index.call_for_effect("fleet_birth_set", (USER_KIND, BORN_WITH), (str, nat))
+    index.call_for_effect("fleet_birth_set", (APPS["users"].kind, BORN_WITH), (str, nat))
     rule = TopUpRule(Threshold.cycles(LOW), Refill.to_balance(FULL))
     hints = (str, TopUpRule | None)
-    set_ = index.call("fleet_rule_set", FundingResult, (USER_KIND, rule), hints)
+    set_ = index.call("fleet_rule_set", FundingResult, (APPS["users"].kind, rule), hints)
     if set_.tag == "err":
         raise CanneryError(f"the demo's users get no cycles: {set_.err}")
 

@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
         fleet_children,
         fleet_config,
         fleet_funds,
+        fleet_locals,
         fleet_releases,
         fleet_rollouts,
     )
@@ -44,6 +45,7 @@ def add_to(app: typer.Typer) -> None:
         fleet_releases,
         fleet_rollouts,
         fleet_funds,
+        fleet_locals,
         fleet_config,
         fleet_census,
         fleet_alarms,

@@ -91,7 +91,7 @@ def list_children(
             found += page.items
             go_on = page.next
             opened.session.line.say(f"{len(found):,} found")
-    emit({"children": found, "next": go_on}, as_json, child_rows(found))
+    emit({"children": found, "next": go_on}, as_json, child_rows(found) if found else ["no such child"])
     if go_on is not None and not as_json:
         note(f"later children: --after {go_on}")
 

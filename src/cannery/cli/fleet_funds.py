@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,10 @@ from cannery.cli.options import (
     NodeOption,
     OperatorOption,
 )
-from cannery.cli.output import emit
+from cannery.cli.output import emit, note
+
+if TYPE_CHECKING:
+    from cannery.cli.fleet_index import FleetSession
 
 Cycles = int | None
 KindOption = Annotated[
@@ -88,6 +91,7 @@ def birth(
     with open_fleet(node, identity, index, "asking what children are born with") as opened:
         if kind is not None and cycles is not None:
             opened.index.birth_set(kind, cycles)
+            _note_unknown(opened, kind)
         found = opened.index.births()
     lines = [f"each new {name} is born with {amount:,} cycles" for name, amount in found]
     emit(dict(found), as_json, lines or ["new children are born with nothing"])
@@ -119,6 +123,7 @@ def rule(
     wanted = read_rule(below, below_days, to, add, remove=remove)
     with open_fleet(node, identity, index, "setting the rule") as opened:
         require_taken(opened.index.rule_set(kind, wanted))
+        _note_unknown(opened, None if remove else kind)
         found = read_kind(opened.index, kind)
     emit(found, as_json, [kind_line(found)])
 
@@ -150,6 +155,7 @@ def quota(
     with open_fleet(node, identity, index, "setting the quota") as opened:
         scope = read_scope(opened, kind, child)
         require_taken(opened.index.quota_set(scope, wanted))
+        _note_unknown(opened, None if remove else kind)
         found = read_bounds(opened.index, scope)
     emit(found, as_json, quota_lines(found))
 
@@ -178,5 +184,16 @@ def top_up(
     emit(
         {"canister_id": child.canister, "cycles": arrived},
         as_json,
-        [f"{child.canister} got {arrived:,} cycles"],
+        [f"{child.canister} got {arrived:,}{_less(arrived, cycles)} cycles"],
     )
+
+
+def _less(arrived: int, asked: int | None) -> str:
+    """Say that a quota or the battery allowed less than was asked."""
+    return "" if asked is None or arrived >= asked else f" of the {asked:,}"
+
+
+def _note_unknown(opened: FleetSession, kind: str | None) -> None:
+    """Tell whoever names a kind that has no release: it may be a slip."""
+    if kind is not None and not opened.index.releases(kind):
+        note(f"there is no release of {kind!r} yet; see: cannery fleet release list")

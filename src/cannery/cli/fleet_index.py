@@ -54,6 +54,7 @@ from cannery.limits import FLEET_PAGE_COUNT_MAX
 from cannery.protocol.principal import MANAGEMENT, Principal
 
 NO_SUCH_METHOD = "IC0536"
+FOR_ROOTS = re.compile(r"'fleet_(local|find)")
 FOR_OPERATORS = re.compile(r"is for operators of the node|^Only operators and controllers of the index")
 
 
@@ -270,6 +271,10 @@ def _explained(error: Rejected, index: str, caller: Principal) -> Exception:
             f"{index} does not take this from {caller}: {error.message}; say --identity NAME, or set "
             "CANNERY_DATA to the node's data directory",
             exit_code=1,
+        )
+    if error.error_code == NO_SUCH_METHOD and FOR_ROOTS.search(error.message):
+        return Problem(
+            f"{index} has no local indexes: its children are its own (docs/shards.md)", exit_code=1
         )
     if error.error_code == NO_SUCH_METHOD:
         return Problem(

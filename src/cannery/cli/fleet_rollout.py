@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from cannery.cdk.management import ModuleDifferences
 from cannery.cli.fleet_compare import Compared
 from cannery.cli.fleet_index import FleetIndex, FleetSession
-from cannery.cli.fleet_lines import format_share, format_span, labelled, table
+from cannery.cli.fleet_lines import format_span, labelled, table
 from cannery.cli.output import format_time
 from cannery.cli.problem import Problem
 from cannery.fleet.rollout import Failure
@@ -53,7 +53,9 @@ def releases_of(found: RolloutInfo) -> str:
 def progress_line(found: RolloutInfo) -> str:
     """Write how far a rollout is."""
     done = found.progress
-    text = f"{done.settled:,} of {done.expected:,} ({format_share(done.settled, done.expected)})"
+    # Rounded down: what is not through is not at 100 %.
+    share = f" ({100 * done.settled // done.expected} %)" if done.expected else ""
+    text = f"{done.settled:,} of {done.expected:,}{share}"
     if found.ended_ns is None and done.left_ns:
         text += f", about {format_span(done.left_ns)} left"
     return text
@@ -77,7 +79,9 @@ def rollout_lines(found: RolloutInfo) -> Iterator[str]:
     ended = "" if found.ended_ns is None else f", ended {format_time(found.ended_ns)}"
     yield from labelled("started", [f"{format_time(found.started_ns)}{ended}"])
     yield from labelled("by", [str(found.by)])
-    yield from labelled("concurrency", [f"{found.concurrency:,}{', forced' if found.force else ''}"])
+    how = ", forced" if found.force else ""
+    how += ", without @pre_upgrade" if found.skip_pre_upgrade else ""
+    yield from labelled("concurrency", [f"{found.concurrency:,}{how}"])
     for label in ("reason", "problem"):
         text = getattr(found, label)
         if text:

@@ -73,6 +73,12 @@ HaltOption = Annotated[
     bool, typer.Option("--halt", help="On too many failures halt and wait, instead of going back.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Begin although there is no way back.")]
+SkipOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-pre-upgrade", help="Leave out the @pre_upgrade of what children run: where that one fails."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Begin although interface or state do not fit.")]
 
 
@@ -100,6 +106,7 @@ def start(
     halt: HaltOption = False,
     yes: YesOption = False,
     force: ForceOption = False,
+    skip_pre_upgrade: SkipOption = False,
     follow: FollowOption = False,
     index: IndexOption = DEFAULT_INDEX,
     identity: OperatorOption = None,
@@ -110,23 +117,26 @@ def start(
     from cannery.cli.fleet_compare import find_release
     from cannery.cli.fleet_follow import follow_rollout
     from cannery.cli.fleet_index import open_fleet
-    from cannery.cli.fleet_rollout import find_rollout, rollout_lines
+    from cannery.cli.fleet_rollout import find_rollout
     from cannery.cli.fleet_rollouts import end_with
+    from cannery.cli.fleet_spread import read_whole
 
     rule = _rule(canary, canary_failures, failures, tries, retry_pause, goes_back=not halt)
     with open_fleet(node, identity, index, "starting the rollout") as opened:
         chosen = [find_release(opened.index, text) for text in releases]
         narrowed = _filter(opened, version or [], include or [], exclude or [], active_since)
         _compare(opened, chosen, yes=yes, force=force)
-        order = _order(chosen, concurrency, narrowed, rule, arg, force=force)
+        order = _order(chosen, concurrency, narrowed, rule, arg, force=force, skip=skip_pre_upgrade)
         id = _begin(opened, order)
         found = find_rollout(opened.index, id)
         if follow:
             opened.session.line.stop()
-            found = follow_rollout(opened.index, found)
-    emit(found, as_json, rollout_lines(found))
+            whole = follow_rollout(opened, found)
+        else:
+            whole = read_whole(opened, found, looks=True)
+    emit(whole.as_data(), as_json, whole.lines())
     if follow:
-        end_with(found)
+        end_with(whole)
 
 
 def _rule(
@@ -172,12 +182,20 @@ def _filter(
     import time
 
     from cannery.cli.log_lines import read_since
+    from cannery.cli.problem import Problem
     from cannery.fleet.rollout_filter import RolloutFilter
 
+    included = [opened.session.canister(text) for text in include]
+    excluded = [opened.session.canister(text) for text in exclude]
+    for canister in [*included, *excluded]:
+        if opened.index.child(canister) is None:
+            raise Problem(
+                f"{canister} is no child of {opened.name}; see: cannery fleet list --index {opened.name}", 1
+            )
     return RolloutFilter(
         list(versions),
-        [opened.session.canister(text) for text in include],
-        [opened.session.canister(text) for text in exclude],
+        included,
+        excluded,
         None if active_since is None else read_since(active_since, time.time_ns()),
     )
 
@@ -215,6 +233,7 @@ def _order(
     arg: str | None,
     *,
     force: bool,
+    skip: bool,
 ) -> RolloutArgs:
     from cannery.cli.candid_arguments import read_arguments
     from cannery.fleet.rollout_types import KindVersion, RolloutArgs
@@ -226,6 +245,7 @@ def _order(
         rule=rule,
         arg=None if arg is None else read_arguments(arg, None, "the module").encoded,
         force=force,
+        skip_pre_upgrade=skip,
     )
 
 

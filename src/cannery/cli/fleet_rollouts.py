@@ -17,6 +17,7 @@ from cannery.cli.options import (
 from cannery.cli.output import emit
 
 if TYPE_CHECKING:
+    from cannery.cli.fleet_spread import WholeRollout
     from cannery.fleet.rollout_types import RolloutInfo
 
 DEFAULT_CONCURRENCY = 100
@@ -34,7 +35,9 @@ NumberArgument = Annotated[
 ]
 ConcurrencyOption = Annotated[
     int,
-    typer.Option("--concurrency", metavar="N", min=1, help="At most so many children in flight."),
+    typer.Option(
+        "--concurrency", metavar="N", min=0, help="Children in flight at most; 0 begins in a pause."
+    ),
 ]
 FollowOption = Annotated[
     bool, typer.Option("--follow", help="Show progress until it ends; exit code 0 if it is done, else 1.")
@@ -64,7 +67,15 @@ def pause(
 @rollout.command(epilog="Examples: cannery fleet rollout resume; cannery fleet rollout resume 7")
 def resume(
     number: NumberArgument = None,
-    concurrency: ConcurrencyOption = DEFAULT_CONCURRENCY,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency",
+            metavar="N",
+            min=1,
+            help="At most so many children in flight; as many as before unless given.",
+        ),
+    ] = None,
     index: IndexOption = DEFAULT_INDEX,
     identity: OperatorOption = None,
     node: NodeOption = DEFAULT_URL,
@@ -99,12 +110,13 @@ def cancel(
 ) -> None:
     """End it where it is: what went forward stays there."""
     from cannery.cli.fleet_index import open_fleet
-    from cannery.cli.fleet_rollout import find_rollout, require_ok
+    from cannery.cli.fleet_rollout import find_rollout
+    from cannery.cli.fleet_spread import require_steered
 
     with open_fleet(node, identity, index, "cancelling") as opened:
-        id = find_rollout(opened.index, number).id
-        require_ok(opened.index.rollout_cancel(id))
-        found = find_rollout(opened.index, id)
+        known = find_rollout(opened.index, number)
+        require_steered(opened, known, opened.index.rollout_cancel(known.id))
+        found = find_rollout(opened.index, known.id)
     _emit(found, as_json)
 
 
@@ -143,15 +155,18 @@ def show(
     from cannery.cli.fleet_follow import follow_rollout
     from cannery.cli.fleet_index import open_fleet
     from cannery.cli.fleet_rollout import find_rollout
+    from cannery.cli.fleet_spread import read_whole
 
     with open_fleet(node, identity, index, "asking for the rollout") as opened:
         found = find_rollout(opened.index, number)
         if follow:
             opened.session.line.stop()
-            found = follow_rollout(opened.index, found)
-    _emit(found, as_json)
+            whole = follow_rollout(opened, found)
+        else:
+            whole = read_whole(opened, found)
+    emit(whole.as_data(), as_json, whole.lines())
     if follow:
-        end_with(found)
+        end_with(whole)
 
 
 @rollout.command(name="list", epilog="Example: cannery fleet rollout list")
@@ -186,7 +201,7 @@ def failures(
     with open_fleet(node, identity, index, "listing failures") as opened:
         id = find_rollout(opened.index, number).id
         found = read_failures(opened.index, id, limit)
-    emit(found, as_json, failure_rows(found))
+    emit(found, as_json, failure_rows(found) if found else [f"no child failed in rollout {id}"])
 
 
 @rollout.command(
@@ -215,15 +230,19 @@ def retry(
 
 
 def _set_concurrency(
-    number: int | None, concurrency: int, index: str, identity: str | None, node: str, as_json: bool
+    number: int | None, concurrency: int | None, index: str, identity: str | None, node: str, as_json: bool
 ) -> None:
     from cannery.cli.fleet_index import open_fleet
-    from cannery.cli.fleet_rollout import find_rollout, require_ok
+    from cannery.cli.fleet_rollout import find_rollout
+    from cannery.cli.fleet_spread import require_steered
 
     with open_fleet(node, identity, index, "steering the rollout") as opened:
-        id = find_rollout(opened.index, number).id
-        require_ok(opened.index.rollout_set_concurrency(id, concurrency))
-        found = find_rollout(opened.index, id)
+        known = find_rollout(opened.index, number)
+        if concurrency is None:
+            concurrency = known.concurrency or known.concurrency_before or DEFAULT_CONCURRENCY
+        order = opened.index.rollout_set_concurrency(known.id, concurrency)
+        require_steered(opened, known, order)
+        found = find_rollout(opened.index, known.id)
     _emit(found, as_json)
 
 
@@ -233,7 +252,7 @@ def _emit(found: RolloutInfo, as_json: bool) -> None:
     emit(found, as_json, rollout_lines(found))
 
 
-def end_with(found: RolloutInfo) -> None:
+def end_with(whole: WholeRollout) -> None:
     """End with the exit code that says how a rollout ended."""
-    if found.state.tag != "done":
+    if not whole.is_done:
         raise typer.Exit(1)

@@ -11,17 +11,22 @@ import httpx
 
 from cannery.cli.fleet_index import FleetSession
 from cannery.cli.fleet_lines import format_span, labelled, plural
+from cannery.cli.fleet_locals_door import relay_text
 from cannery.cli.fleet_money import battery_text, read_burn
 from cannery.cli.fleet_rollout import progress_line, releases_of
+from cannery.cli.fleet_spread import read_spread
 from cannery.cli.output import format_size, format_time
 from cannery.fleet.alarms import Alarm
 from cannery.fleet.census import CensusReport
 from cannery.fleet.directory_types import FleetStatus
 from cannery.fleet.funding_types import FundingReport
 from cannery.fleet.rollout_types import RolloutInfo
+from cannery.fleet.shards_types import Relay
+from cannery.node.watching.alarm import KINDS
 from cannery.protocol.principal import Principal
 
 ALARMS_SHOWN = 5
+RUNBOOKS = "docs/runbooks.md"
 VERSIONS_SHOWN = 6
 METRICS_TIMEOUT_S = 5.0
 
@@ -48,6 +53,7 @@ class FleetReport:
     funding: FundingReport
     burned_per_day: int
     rollouts: list[RolloutInfo]
+    relays: list[Relay]
     quarantined: int
     alarms: list[Alarm]
     census: CensusReport
@@ -59,7 +65,7 @@ def read_report(fleet: FleetSession) -> FleetReport:
     """Ask for all that the screen shows."""
     index = fleet.index
     now_ns = time.time_ns()
-    status, rollouts = index.status(), index.rollouts()
+    status, rollouts, spread = index.status(), index.rollouts(), read_spread(fleet)
     current = {release.kind: release.version for release in index.releases(None) if release.is_current}
     return FleetReport(
         index.id,
@@ -70,6 +76,7 @@ def read_report(fleet: FleetSession) -> FleetReport:
         index.funding(),
         read_burn(index),
         [found for found in rollouts if found.ended_ns is None],
+        [] if spread is None else [relay for relay in spread.relays if not relay.is_done],
         count_quarantined(rollouts),
         index.alarms_open(),
         index.census(),
@@ -162,6 +169,7 @@ def _rollouts(report: FleetReport) -> list[str]:
         f"{found.id}: {releases_of(found)} {found.state.tag.replace('_', ' ')}, {progress_line(found)}"
         for found in report.rollouts
     ]
+    texts += [relay_text(relay) for relay in report.relays]
     texts = texts or ["none under way"]
     return [*texts, f"{report.quarantined:,} quarantined"]
 
@@ -174,9 +182,10 @@ def _alarms(report: FleetReport) -> list[str]:
 
 
 def alarm_line(alarm: Alarm) -> str:
-    """Write an alarm in one line."""
-    over = "over: " if alarm.is_over else ""
-    return f"{format_time(alarm.at_ns)}  {over}{alarm.kind} {alarm.subject}: {alarm.text}"
+    """Write an alarm in one line, with the runbook that says what to do about it."""
+    head = f"{format_time(alarm.at_ns)}  {'over: ' if alarm.is_over else ''}{alarm.kind}"
+    runbook = f" ({RUNBOOKS}#{alarm.kind})" if alarm.kind in KINDS and not alarm.is_over else ""
+    return f"{head} {alarm.subject}: {alarm.text}{runbook}"
 
 
 def _service(service: Service) -> str:

@@ -12,6 +12,7 @@ import sys
 import typer
 
 from cannery.cli import (
+    app_command,
     backup,
     canister,
     demo,
@@ -22,7 +23,10 @@ from cannery.cli import (
     operator,
     people,
     start,
+    store,
+    stress,
     trust,
+    zone,
 )
 from cannery.cli.output import complain
 from cannery.errors import CanneryError
@@ -54,7 +58,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for part in (start, demo, identity, people, deploy, module, operator, canister, fleet, backup, trust):
+for part in (
+    start,
+    demo,
+    app_command,
+    identity,
+    people,
+    deploy,
+    module,
+    operator,
+    canister,
+    fleet,
+    backup,
+    store,
+    zone,
+    stress,
+    trust,
+):
     part.add_to(app)
 
 

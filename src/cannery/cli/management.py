@@ -13,7 +13,9 @@ from cannery.limits import SNAPSHOT_TRANSFER_SIZE_BYTES_MAX
 from cannery.protocol.principal import MANAGEMENT, Principal
 from cannery.replica.management import snapshot_types as st
 from cannery.replica.management import types as mt
+from cannery.replica.management.subnets import SubnetInfo
 from cannery.replica.management.watch_types import CanisterMetricsReport
+from cannery.replica.places import SubnetChoice
 
 
 class Management:
@@ -24,12 +26,21 @@ class Management:
 
     # --- canisters ---
 
-    def create(self, controllers: list[Principal] | None, cycles: int | None) -> Principal:
-        """Create an empty canister."""
+    def create(
+        self,
+        controllers: list[Principal] | None,
+        cycles: int | None,
+        subnet: SubnetChoice | None = None,
+    ) -> Principal:
+        """Create an empty canister, on a subnet if it is said which."""
         settings = None if controllers is None else mt.CanisterSettings(controllers=controllers)
-        args = mt.ProvisionalCreateArgs(amount=cycles, settings=settings)
+        args = mt.ProvisionalCreateArgs(amount=cycles, settings=settings, subnet=subnet)
         created = self._canister.call("provisional_create_canister_with_cycles", mt.CanisterIdRecord, (args,))
         return created.canister_id
+
+    def subnets(self) -> list[Principal]:
+        """List the node's subnets by number."""
+        return [found.subnet_id for found in self._canister.query("cannery_subnets", list[SubnetInfo])]
 
     def install(self, canister_id: Principal, mode: str, module_hash: bytes, arg: bytes) -> None:
         """Install a module that the node holds, by its hash."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cannery.cdk.interface import KIT_VERSION
+from cannery.cli.fleet_lines import plural
 from cannery.cli.output import Progress, complain, emit, note, progress
 from cannery.cli.problem import Problem
 from cannery.client.agent import Agent
@@ -51,21 +52,23 @@ class Start:
         self.line.say("installing the apps")
         more = await asyncio.to_thread(self._furnish, node)
         self.line.stop()
-        self._print(node, await asyncio.to_thread(_names, node), more)
+        self._print(ready, node, await asyncio.to_thread(_names, node), more)
 
     def _furnish(self, node: RunningNode) -> list[str]:
-        from cannery.cli.app_install import build_users_app, install_users_app
+        from cannery.cli.app_install import install_apps
 
         _pin(node, self.pin_home)
         try:
             with Agent(node.url, node.operator, root_key=node.root_key, on_wait=self.line.say) as agent:
-                install_users_app(agent, build_users_app())
+                install_apps(agent)
             return [] if self.furnish is None else list(self.furnish(node))
         except CanneryError as error:
             complain(f"the apps could not be installed: {error}")
             return []
 
-    def _print(self, node: RunningNode, names: dict[str, str], more: list[str]) -> None:
+    def _print(
+        self, ready: supervisor.NodeReady, node: RunningNode, names: dict[str, str], more: list[str]
+    ) -> None:
         seconds = round(time.monotonic() - self.begun_s, 1)
         facts = {
             "version": KIT_VERSION,
@@ -74,11 +77,17 @@ class Start:
             "root_key": node.root_key.hex(),
             "operator": str(node.operator.principal),
         }
+        processes = {
+            "subnets": len(ready.keys.subnets),
+            "gateways": ready.gateway_count,
+            "cores": ready.core_count,
+        }
         emit(
-            {**facts, "canisters": names, "seconds": seconds},
+            {**facts, **processes, "canisters": names, "seconds": seconds},
             self.as_json,
             [
                 *(f"{name.replace('_', ' '):<12}{text}" for name, text in facts.items()),
+                f"{'processes':<12}{_counted(**processes)}",
                 *(f"{name:<12}{canister_id}" for name, canister_id in names.items()),
                 *more,
                 f"ready in {seconds} s (Ctrl-C stops it)",
@@ -94,6 +103,7 @@ def run_node(
     as_json: bool,
     furnish: Furnish | None = None,
     pin_home: Path | None = None,
+    subnets: int | None = None,
 ) -> None:
     """Run a node until Ctrl-C or SIGTERM."""
     if data.exists() and not data.is_dir():
@@ -102,9 +112,13 @@ def run_node(
     with progress("starting") as line:
         line.say("opening the store")
         start = Start(begun_s, as_json, furnish, pin_home, line)
-        asyncio.run(supervisor.run_node(data, host, port, start.greet, note))
+        asyncio.run(supervisor.run_node(data, host, port, start.greet, note, subnets))
     if not as_json:
         print("stopped")
+
+
+def _counted(subnets: int, gateways: int, cores: int) -> str:
+    return f"{plural(subnets, 'subnet')} and {plural(gateways, 'gateway')} on {plural(cores, 'usable core')}"
 
 
 def _names(node: RunningNode) -> dict[str, str]:

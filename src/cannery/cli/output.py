@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 PROGRESS_AFTER_S = 1.0
+BAR_CHARS = 20
+RENEWED_EACH_S = 0.25
 COMPLAINT_CHARS_MAX = 2_000
 
 
@@ -110,8 +112,15 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
+def bar(done: int, in_all: int) -> str:
+    """Draw how much of something is done."""
+    share = min(1.0, done / in_all) if in_all else 1.0
+    full = int(share * BAR_CHARS)
+    return f"[{'#' * full}{'.' * (BAR_CHARS - full)}] {share:4.0%}"
+
+
 class Progress:
-    """A line on stderr for work that takes more than a second, renewed each second."""
+    """A line on stderr for work that takes more than a second; on a terminal it is renewed all the time."""
 
     def __init__(self, label: str) -> None:
         self._label = label
@@ -126,7 +135,7 @@ class Progress:
 
     def bytes_done(self, done: int, in_all: int) -> None:
         """Set how many bytes have gone over."""
-        self._detail = f"{format_size(done)} of {format_size(in_all)}"
+        self._detail = f"{bar(done, in_all)} {format_size(done)} of {format_size(in_all)}"
 
     def run(self) -> None:
         """Show the line until `stop`."""
@@ -136,6 +145,7 @@ class Progress:
             text = f"{self._label} ... {seconds:.0f} s{' - ' if self._detail else ''}{self._detail}"
             if self._live:
                 print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+                interval_s = RENEWED_EACH_S
             else:
                 note(text)
                 interval_s = 5.0

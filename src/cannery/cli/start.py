@@ -24,6 +24,18 @@ HostOption = Annotated[
 ]
 
 
+SubnetsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--subnets",
+        metavar="N",
+        min=1,
+        max=64,
+        help="State machines with a process and a store each; as many as there are, at first 1.",
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Hang this command into the tree."""
     app.command(
@@ -36,9 +48,10 @@ def start(
     data: DataOption = Path(DEFAULT_DATA),
     port: PortOption = None,
     host: HostOption = None,
+    subnets: SubnetsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start a node; it runs until Ctrl-C or SIGTERM."""
     from cannery.cli.node_run import run_node
 
-    run_node(data, host, port, as_json)
+    run_node(data, host, port, as_json, subnets=subnets)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
@@ -30,7 +30,7 @@ from cannery.protocol.identity import AnonymousIdentity, Identity
 from cannery.protocol.principal import Principal
 
 if TYPE_CHECKING:
-    from cannery.client.events import Event, Gap
+    from cannery.client.events import Event, Follower, Gap, Subscribed
 
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:4943"
@@ -289,12 +289,23 @@ class AsyncAgent:
         canister's log come as a `Gap`. Raises `EventsEnded` where the canister denies them, and `Unreachable`
         after `patience_s` without the node. The number of the last event, plus one, is where to go on later.
         """
+        follower = self._follower(canister_id, topics, since)
+        return follower.follow(uses_proxies=_uses_proxies(self.url), on_wait=self._on_wait)
+
+    def event_steps(
+        self, canister_id: Principal, topics: Sequence[str], *, since: int | None = None
+    ) -> AsyncGenerator[Event | Gap | Subscribed]:
+        """Follow events as `events` does, and hear when each connection has begun to tell (`Subscribed`)."""
+        follower = self._follower(canister_id, topics, since)
+        return follower.steps(uses_proxies=_uses_proxies(self.url), on_wait=self._on_wait)
+
+    def _follower(self, canister_id: Principal, topics: Sequence[str], since: int | None) -> Follower:
         # Most programs follow no events, and the library takes a while to load.
         from cannery.client.events import Follower
 
         follower = Follower(self.url, self._conversation, canister_id, topics)
         follower.next = since
-        return follower.follow(uses_proxies=_uses_proxies(self.url), on_wait=self._on_wait)
+        return follower
 
     async def close(self) -> None:
         """Close the connections."""

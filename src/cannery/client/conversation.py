@@ -102,8 +102,8 @@ class Conversation:
         root_key = fields.get("root_key")
         return Status(
             root_key if isinstance(root_key, bytes) else None,
-            str(fields.get("replica_health_status", "unknown")),
-            str(fields.get("impl_version", "unknown")),
+            _text(fields.get("replica_health_status")),
+            _text(fields.get("impl_version")),
         )
 
     def trusted_root_key(self) -> Exchange[bytes]:
@@ -126,7 +126,7 @@ class Conversation:
         try:
             canisters = json.loads(answer.body)["canisters"]
             return {str(name): Principal.parse(text) for name, text in canisters.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, PrincipalError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PrincipalError):
             raise Refused(answer.status, "/cannery.json is not what a Cannery node serves") from None
 
     # --- update calls ----------------------------------------------------------------------------
@@ -349,6 +349,10 @@ def _give_up(result: Result, arrived: bool) -> None:
         raise Refused(429, result.text or describe(result))
     if not arrived:
         raise Unreachable(f"{describe(result)}; the call was never sent")
+
+
+def _text(value: CborValue) -> str:
+    return value if isinstance(value, str) else "unknown"
 
 
 def _decode_map(answer: Answer) -> dict[str, CborValue]:

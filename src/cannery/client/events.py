@@ -8,7 +8,8 @@ repeated, and what has left the canister's log meanwhile comes as a `Gap`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,7 @@ from cannery.protocol.principal import Principal
 
 EVENTS_PATH: Final = "/api/cannery/v1/events"
 _HTTP_ERROR_FIRST: Final = 400
+_NUMBERS: Final = ("number", "time_ns", "from", "first", "next")
 _HTTP_TRANSIENT: Final = frozenset((429, 500, 502, 503, 504))
 _encode_request: Final = encoder((type_of(EventRequest),))
 
@@ -54,6 +56,13 @@ class Gap:
     """Events from `first_lost` to before `next` have left the canister's log: ask it for its state."""
 
     first_lost: int
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """A connection has begun to tell: whatever happens from here on comes, from event `next` on."""
+
     next: int
 
 
@@ -87,6 +96,16 @@ class Follower:
 
     async def follow(self, *, uses_proxies: bool, on_wait: WaitReport | None) -> AsyncIterator[Event | Gap]:
         """Give events and gaps, on as many connections as it takes."""
+        steps = self.steps(uses_proxies=uses_proxies, on_wait=on_wait)
+        async with aclosing(steps):
+            async for step in steps:
+                if not isinstance(step, Subscribed):
+                    yield step
+
+    async def steps(
+        self, *, uses_proxies: bool, on_wait: WaitReport | None
+    ) -> AsyncGenerator[Event | Gap | Subscribed]:
+        """Give events and gaps, and say when each connection has begun to tell."""
         backoff = self._backoff()
         while True:
             reason = "the connection was closed"
@@ -144,9 +163,11 @@ class Follower:
         envelope = build_envelope(content, talk.identity)
         await connection.send(cbor.encode({"type": "subscribe", "envelope": envelope}, self_describe=False))
 
-    def _take(self, data: str | bytes) -> Event | Gap | None:
+    def _take(self, data: str | bytes) -> Event | Gap | Subscribed | None:
         """Take a message of the node's: give what is for the caller, remember the rest."""
         fields = _fields(data)
+        if any(isinstance(fields.get(name), int) and not _is_nat64(fields[name]) for name in _NUMBERS):
+            raise Unverified("the node gives a number that is none of an event, nor a time")
         match fields:
             case {
                 "type": "event",
@@ -162,13 +183,20 @@ class Follower:
             case {"type": "gap", "from": int(first_lost), "first": int(next_number)}:
                 self.next = next_number
                 return Gap(first_lost, next_number)
-            case {"type": "subscribed" | "mark", "next": int(next_number)}:
+            case {"type": "subscribed", "next": int(next_number)}:
+                self.next = next_number
+                return Subscribed(next_number)
+            case {"type": "mark", "next": int(next_number)}:
                 self.next = next_number
             case {"type": "refused" | "ended", "reason": str(reason), "text": str(text)}:
                 if reason == "busy":
                     raise _Again(text)
                 raise EventsEnded(reason, text, self.next)
         return None
+
+
+def _is_nat64(value: cbor.CborValue) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**64
 
 
 def _fields(data: str | bytes) -> dict[str, cbor.CborValue]:

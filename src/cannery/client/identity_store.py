@@ -89,7 +89,9 @@ class IdentityStore:
     def path(self, name: str) -> Path:
         """Give the PEM file of a name, whether it is there or not."""
         if not _NAME.fullmatch(name):
-            raise NameProblem(f"{name!r} is no identity name: use 1 to 64 letters, digits, '_', '.', '-'")
+            raise NameProblem(
+                f"{name!r:.100} is no identity name: use 1 to 64 letters, digits, '_', '.', '-'"
+            )
         return self._folder / f"{name}.pem"
 
     def names(self) -> list[str]:
@@ -136,7 +138,7 @@ def origin_of(url: str) -> str:
         port = None
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-        raise NameProblem(f"{url!r} is no URL of a node: it looks like http://127.0.0.1:4943")
+        raise NameProblem(f"{url!r:.100} is no URL of a node: it looks like http://127.0.0.1:4943")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port}"
 
@@ -177,7 +179,7 @@ class PinStore:
             pins = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreProblem(f"cannot read {self._path}: {error}; delete it to pin anew") from None
         if not isinstance(pins, dict) or not all(_is_pin(url, key) for url, key in pins.items()):
             raise StoreProblem(f"{self._path} is no list of pins; delete it to pin anew")

@@ -27,6 +27,7 @@ ProgressReport: TypeAlias = Callable[[int, int], None]
 
 _NAME_HEADER = "cannery-body"
 _UPLOADS_COUNT_MAX = 3
+_SIZE_DIGITS_MAX = 18
 
 
 def ask(request: Send, backoff: Backoff, report: ProgressReport | None = None) -> Exchange[Answer]:
@@ -94,7 +95,7 @@ def _offset_there(path: str, backoff: Backoff) -> Exchange[int]:
             if result.status == 404:
                 return 0
             text = result.headers.get("upload-offset", "")
-            if result.status >= 400 or not text.isdecimal():
+            if result.status >= 400 or not text.isdecimal() or len(text) > _SIZE_DIGITS_MAX:
                 raise Refused(result.status, f"the node takes no large bodies (HTTP {result.status})")
             return int(text)
         pause = backoff.pause(result, describe(result))

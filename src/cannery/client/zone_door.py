@@ -1,0 +1,81 @@
+"""A zone's methods, asked until they answer: waits where the zone says when to come back, confirms one's role
+with its provider where the zone asks for that, and turns every refusal into `ZoneRefused`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from cannery.candid.values import Variant
+from cannery.client.actor import AsyncActor, open_async_actor
+from cannery.client.agent import AsyncAgent
+from cannery.client.errors import Rejected
+from cannery.client.exchange import WaitReport
+from cannery.client.zone_values import ZoneRefused, refusal_of
+from cannery.protocol.principal import Principal
+
+_CONFIRM = "call refresh_role"
+
+
+class ZoneDoor:
+    """One zone, as one identity sees it."""
+
+    def __init__(
+        self, agent: AsyncAgent, zone_id: Principal, actor: AsyncActor, patience_s: float, on_wait: WaitReport
+    ) -> None:
+        self.agent = agent
+        self.id = zone_id
+        self.patience_s = patience_s
+        self.on_wait = on_wait
+        self._actor = actor
+
+    @classmethod
+    async def open(
+        cls, agent: AsyncAgent, zone_id: Principal, patience_s: float, on_wait: WaitReport
+    ) -> ZoneDoor:
+        """Read the zone's interface, certified."""
+        return cls(agent, zone_id, await open_async_actor(agent, zone_id), patience_s, on_wait)
+
+    async def ask(self, method: str, *args: object) -> Any:  # of the zone's types, known at run time only
+        """Ask a query; a result `err` is a refusal too. Raises `ZoneRefused`."""
+        return await self._until_answered(lambda: self._actor[method].query(*args))
+
+    async def tell(self, method: str, *args: object) -> Any:  # of the zone's types, known at run time only
+        """Call an update; a result `err` is a refusal too. Raises `ZoneRefused`."""
+        return await self._until_answered(lambda: self._actor[method].call(*args))
+
+    async def _until_answered(self, act: Callable[[], Awaitable[Any]]) -> Any:  # what `act` gives
+        left_s, was_confirmed = self.patience_s, False
+        while True:
+            try:
+                return checked(await act())
+            except Rejected as error:
+                refusal = refusal_of(error.message)
+            except ZoneRefused as error:
+                refusal = error
+            if _CONFIRM in refusal.reason and not was_confirmed:
+                was_confirmed = True
+                await self.confirm_role()
+                continue
+            if refusal.retry_after_s is None or refusal.retry_after_s > left_s:
+                raise refusal
+            left_s -= refusal.retry_after_s
+            self.on_wait(str(refusal))
+            await asyncio.sleep(refusal.retry_after_s)
+
+    async def confirm_role(self) -> int:
+        """Have the zone ask its role provider about oneself; return the role's number."""
+        try:
+            role: int = await self._actor["refresh_role"].call()
+        except Rejected as error:
+            raise refusal_of(error.message) from None
+        return role
+
+
+def checked(result: Any) -> Any:  # of the zone's types, known at run time only
+    """Give what a result holds; raise `ZoneRefused` with its text where it is an error."""
+    if isinstance(result, Variant) and result.tag == "err":
+        raise refusal_of(str(result.value))
+    return result.value if isinstance(result, Variant) and result.tag == "ok" else result
