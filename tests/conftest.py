@@ -1,5 +1,7 @@
 """What tests share: a running node per worker, nodes of one's own, and the command line against them.
 
+Laws look at new examples in each run. With CI in the environment they look at the same ones each time, so
+that a change is judged by what it changes; how quick the machine makes examples is judged nowhere.
 HYPOTHESIS_PROFILE=fuzz, as `make fuzz` sets it, gives every law FUZZ_EXAMPLES examples, whatever it says
 itself.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,10 @@ from hypothesis import HealthCheck, settings
 
 from tests.node_under_test import NodeUnderTest
 
-settings.register_profile("default", max_examples=100, deadline=None)
+settings.register_profile(
+    "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.register_profile(
     "fuzz",
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
@@ -26,8 +32,16 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 NAMED_BYTES_MAX = 16
-PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+RECURSION_LIMIT = sys.getrecursionlimit()
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
 settings.load_profile(PROFILE)
+
+
+def pytest_runtest_setup() -> None:
+    """Let each test meet the depth that a node has: the EVM's libraries raise it when they are imported, and
+    input that is deep enough would end the interpreter.
+    """
+    sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -120,3 +120,9 @@ def test_every_limit_is_named_once() -> None:
         if isinstance(target, ast.Name)
     ]
     assert sorted(names) == sorted(set(names))
+
+
+def test_there_are_benches_and_all_of_them_load() -> None:
+    from bench.__main__ import BENCHES
+
+    assert BENCHES

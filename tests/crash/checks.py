@@ -9,8 +9,8 @@ from cannery.protocol.principal import Principal
 from tests.crash.writer import Writer
 from tests.sim.canisters import Books, Peer
 from tests.sim.failure import Broken
+from tests.sim.methods import shape
 from tests.sim.peers import TOKENS
-from tests.sim.world import shape
 
 
 async def check_all(operator: AsyncAgent, writers: list[Writer], peers: list[Principal]) -> None:

@@ -12,9 +12,10 @@ from cannery.client import AsyncAgent, Rejected
 from cannery.client.errors import ClientError
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
+from tests.crash.zone import TOPICS, KilledZone
 from tests.sim.canisters import Payment, Peer
 from tests.sim.failure import Broken
-from tests.sim.world import shape
+from tests.sim.methods import shape
 
 
 @dataclass(slots=True)
@@ -53,6 +54,8 @@ class Writer:
     acknowledged: int = 0
     is_over: bool = False
     peers: list[Principal] = field(default_factory=list)
+    zone: KilledZone | None = None
+    post_count: int = 0
 
     def __post_init__(self) -> None:
         self.name = self.names[self.number]
@@ -71,18 +74,20 @@ class Writer:
                 self.mailbox = result.ok.canister
                 return
 
-    def begin(self, peers: list[Principal]) -> None:
+    def begin(self, peers: list[Principal], zone: KilledZone) -> None:
         """Turn to new peers; what was called before has been checked."""
-        self.peers, self.calls, self.is_over = peers, [], False
+        self.peers, self.zone, self.calls, self.is_over = peers, zone, [], False
 
     async def run(self) -> None:
         """Call and write until told to end."""
         while not self.is_over:
             draw = self.chance.random()
-            if draw < 0.45:
+            if draw < 0.4:
                 await self._bump()
-            elif draw < 0.75:
+            elif draw < 0.65:
                 await self._pay()
+            elif draw < 0.85:
+                await self._post()
             else:
                 await self._write()
             self.acknowledged += 1
@@ -137,6 +142,13 @@ class Writer:
             return
         assert isinstance(result, SendResult)
         letter.is_safe = result.tag == "ok"
+
+    async def _post(self) -> None:
+        """Put a message into the zone that all share."""
+        assert self.zone is not None
+        self.post_count += 1
+        body = f"~{self.name}, message {self.post_count}~".encode()
+        await self.zone.post(self.agent, self.chance.choice(TOPICS), body)
 
     async def probe(self, other: Writer) -> None:
         """Look into another's mailbox, which must not open."""

@@ -55,9 +55,23 @@ def play(document: Path, node: NodeUnderTest, tmp_path: Path, programs: str = ""
         assert Step(got.command, names_seen(got.output)) == Step(wanted.command, names_shown(wanted.output))
 
 
-@pytest.mark.parametrize("name", ["docs/backup.md", "docs/canisters.md", "docs/fleet.md", "docs/users.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/backup.md",
+        "docs/canisters.md",
+        "docs/fleet.md",
+        "docs/ownership.md",
+        "docs/scaling.md",
+        "docs/users.md",
+    ],
+)
 def test_transcripts(name: str, start_node: StartNode, tmp_path: Path) -> None:
     play(ROOT / name, start_node(), tmp_path)
+
+
+def test_transcripts_of_local_indexes(start_node: StartNode, tmp_path: Path) -> None:
+    play(ROOT / "docs" / "shards.md", start_node(settings="[node]\nsubnet_count = 2\n"), tmp_path)
 
 
 def test_transcripts_of_the_icp_tool(start_node: StartNode, tmp_path: Path, icp_tool: Path) -> None:
@@ -171,6 +185,8 @@ def test_every_setting_of_the_gateway_is_known() -> None:
 
 def spelled(value: object) -> str:
     """Write a default as TOML does."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, tuple | list | frozenset):

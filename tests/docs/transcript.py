@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.node_under_test import ROOT, NodeUnderTest
 
-SESSION_S_MAX = 180.0
+SESSION_S_MAX = 500.0
 DOCUMENTED_URL = "http://127.0.0.1:4943"
 
 _MARK = "\x1e"

@@ -71,10 +71,11 @@ class Accounts:
         if stored is None:
             return
         subnet = records.SUBNET.decode(stored)
-        if subnet.minted - subnet.burned != self.held:
+        if subnet.held != self.held:
             raise Broken(
                 "cycles are conserved",
-                f"{subnet.minted} minted less {subnet.burned} burned, but {self.held} are held",
+                f"{subnet.minted} minted less {subnet.burned} burned, {subnet.cycles_in} come in less "
+                f"{subnet.cycles_out} gone out, but {self.held} are held",
             )
 
     def _check_account(self, owner: bytes, stored: bytes | None) -> None:

@@ -51,6 +51,8 @@ class Books:
     outgoing: list[tuple[nat64, str]]
     received: list[tuple[nat64, nat64]]
     rang: list[tuple[nat64, nat64]]
+    sent: list[nat64]
+    came: list[nat64]
 
 
 class PeerInterface(Service):
@@ -69,6 +71,9 @@ class Peer(Canister):
     received = StableMap(nat64, nat64)
     rang = StableMap(nat64, nat64)
     ballast = StableMap(nat64, bytes)
+    # Payments in the order in which they were sent, and in which they came.
+    sent = StableLog(nat64)
+    came = StableLog(nat64)
 
     @init
     def start(self, ctx: Context, tokens: nat64) -> None:
@@ -123,6 +128,7 @@ class Peer(Canister):
             return "poor"
         self.tokens.set(tokens - payment.amount)
         self.outgoing.put(payment.tag, "open")
+        self.sent.append(payment.tag)
         call = PeerInterface(payment.to).receive(payment)
         return ctx.call(call, then=self.paid, saved=payment, cycles=min(payment.cycles, ctx.balance // 4))
 
@@ -152,6 +158,7 @@ class Peer(Canister):
                 cycles=min(ctx.available // 2, ctx.balance // 4),
             )
         self._take(payment)
+        self.came.append(payment.tag)
         ctx.accept(payment.cycles // 2)
         if payment.mode == "traps":
             ctx.trap("cannot take it")
@@ -204,6 +211,8 @@ class Peer(Canister):
             list(self.outgoing.items()),
             list(self.received.items()),
             list(self.rang.items()),
+            [tag for _, tag in self.sent.page(limit=10_000).items],
+            [tag for _, tag in self.came.page(limit=10_000).items],
         )
 
 

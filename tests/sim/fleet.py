@@ -23,10 +23,11 @@ from cannery.replica.management import types as t
 from tests.sim.builds import HELPERS, SimUser
 from tests.sim.failure import Broken
 from tests.sim.fleet_laws import LAST_VERSION, canisters_of, check_fleet, check_rollouts
+from tests.sim.methods import shape
 from tests.sim.people import People, Person
 from tests.sim.programs import module_hash, modules
-from tests.sim.requests import Request
-from tests.sim.world import SECOND_NS, World, person, shape
+from tests.sim.requests import Request, person
+from tests.sim.world import SECOND_NS, World
 
 KIND = "user"
 SETTLE_S = 3 * 3_600
@@ -218,7 +219,9 @@ class Fleet:
         for info in infos:
             assert isinstance(info, RolloutInfo)
             ordered = [number for id, number, _ in self.orders if id == info.id]
-            bound = max(info.concurrency, self.bounds.get(info.id, 0), *ordered, 0)
+            # What it was started with may be gone when it is looked at for the first time.
+            before = self.bounds.get(info.id, max(CONCURRENCIES))
+            bound = max(info.concurrency, before, *ordered, 0)
             if info.in_flight > bound:
                 raise Broken(
                     "never more in flight than ordered", f"rollout {info.id}: {info.in_flight} of {bound}"
@@ -455,7 +458,11 @@ class Fleet:
     def _fund(self) -> None:
         if self.world.plan.has_prices:
             for canister in canisters_of(self):
-                self.world.manage_now("provisional_top_up_canister", t.ProvisionalTopUpArgs(canister, 10**13))
+                # One whose deletion its client never heard of is gone.
+                request = self.world.manage(
+                    "provisional_top_up_canister", t.ProvisionalTopUpArgs(canister, 10**13)
+                )
+                self.world.run_out(lambda request=request: request.state == "open")
 
     def infos(self) -> list[RolloutInfo]:
         """Ask for all rollouts."""

@@ -16,7 +16,8 @@ from cannery.replica import keys, records
 from cannery.replica.records import CanisterRecord
 from tests.sim.builds import SimUser
 from tests.sim.failure import Broken
-from tests.sim.world import person, shape
+from tests.sim.methods import shape
+from tests.sim.requests import person
 
 if TYPE_CHECKING:
     from tests.sim.fleet import Fleet
@@ -37,7 +38,7 @@ def check_fleet(fleet: Fleet) -> None:
 
 def canisters_of(fleet: Fleet) -> dict[Principal, CanisterRecord]:
     """Give all canisters of the node."""
-    pairs = fleet.world.store.pairs(*keys.space_range(keys.CANISTERS))
+    pairs = fleet.world.pairs(*keys.space_range(keys.CANISTERS))
     return {Principal(keys.owner_of(key)): records.CANISTER.decode(value) for key, value in pairs}
 
 
@@ -187,6 +188,8 @@ def check_names(fleet: Fleet) -> None:
         found = fleet.ask("lookup", Who.owner(who.principal))
         if found is not None:
             continue
+        # What the index asks of another subnet for the one before may still be under way.
+        world.rest(0)
         newcomer = person(f"newcomer_{number}")
         result = world.call(newcomer, fleet.index, method, who.name)
         assert isinstance(result, RegisterResult)

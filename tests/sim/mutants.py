@@ -17,20 +17,27 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.sim.plan import LATER_FROM, Company
+
 ROOT = Path(__file__).resolve().parents[2]
 SEED_COUNT = 400
-SEEDS_FROM = 1_000
+SEEDS_FROM = {Company.TOWN: 1_000, Company.TWINS: 2_000, Company.COMMONS: 4_000}
 TIMEOUT_S = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A defect: one text replaced by another in one file of the product."""
+    """A defect: one text replaced by another in one file of the product, and which company may find it.
+
+    `is_later`: by the seeds that know the faults which came later.
+    """
 
     name: str
     path: str
     old: str
     new: str
+    company: Company = Company.TOWN
+    is_later: bool = False
 
 
 MUTANTS = (
@@ -49,14 +56,14 @@ MUTANTS = (
     Mutant(
         "queries read what is not durable",
         "node/service.py",
-        "        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched))",
-        "        self._durable = snapshot\n"
-        "        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched))",
+        "        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched, carried))",
+        "        self._durable.reader = snapshot\n"
+        "        self._unsynced.append(Executed(outcome, inputs, snapshot, fetched, carried))",
     ),
     Mutant(
         "queries read an old round",
-        "node/service.py",
-        "        self._durable = executed.snapshot\n",
+        "node/durable_state.py",
+        "        self.reader = executed.snapshot\n",
         "",
     ),
     Mutant(
@@ -68,8 +75,16 @@ MUTANTS = (
     Mutant(
         "survivors of a failed round are ordered again",
         "node/service.py",
-        "            self._recognize()\n",
-        "",
+        "self._abandoned[-1].outcome.head.number > self._head.number",
+        "self._abandoned[-1].outcome.head.number",
+    ),
+    Mutant(
+        "a pruning keeps the oldest backups",
+        "node/backup/format/prune_plan.py",
+        "key=lambda head: head.number, reverse=True",
+        "key=lambda head: head.number",
+        Company.COMMONS,
+        is_later=True,
     ),
     Mutant(
         "queues are lost between rounds",
@@ -115,9 +130,9 @@ MUTANTS = (
     ),
     Mutant(
         "lost rounds are not missed",
-        "node/service.py",
-        "if self._head.number < number:",
-        "if False:",
+        "node/head.py",
+        "    if head.number < number:",
+        "    if False:",
     ),
     Mutant(
         "a timer that has fired stays",
@@ -224,7 +239,7 @@ MUTANTS = (
     Mutant(
         "a name that was left stays taken",
         "apps/users/user_index.py",
-        "        self._free_name(ctx, username)\n",
+        "        self.names.delete(profile.username.lower())\n",
         "",
     ),
     Mutant(
@@ -232,6 +247,189 @@ MUTANTS = (
         "fleet/waves.py",
         'or child is None or child.state.tag != "active":',
         "or child is None:",
+    ),
+    Mutant(
+        "a stream gives what is not durable",
+        "node/service.py",
+        "        return self._durable.slice_for(self._config.subnet, peer, first)",
+        "        from cannery.node.links import read_slice\n\n"
+        "        return read_slice(self._store, self._config.subnet, peer, first)",
+        Company.TWINS,
+    ),
+    Mutant(
+        "a stream forgets what was received before that is durable",
+        "node/service.py",
+        "        return self._durable.stream(peer).received",
+        "        from cannery.node.links import find_stream_head\n\n"
+        "        return find_stream_head(self._store, peer).received",
+        Company.TWINS,
+    ),
+    Mutant(
+        "a stream that broke off is not begun again where it was",
+        "node/links.py",
+        "    first = max(first, head.first)\n",
+        "    first = max(first, head.first) + (first % 7 == 6)\n",
+        Company.TWINS,
+    ),
+    Mutant(
+        "cycles that go to another subnet are not counted",
+        "replica/streams.py",
+        "    state.subnet.cycles_out += cycles_of(message)\n",
+        "",
+        Company.TWINS,
+    ),
+    Mutant(
+        "a member on another subnet is not told of",
+        "replica/fleets_away.py",
+        '        message.put(key, b"" if joined else None)\n',
+        "",
+        Company.TWINS,
+    ),
+    Mutant(
+        "a history does not tell its gaps",
+        "apps/zones/history.py",
+        "gaps = [HistoryGap(gap.topic, gap.start, gap.end - 1) for gap in page.gaps]",
+        "gaps: list[HistoryGap] = []",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a zone shows itself to anybody",
+        "apps/zones/members.py",
+        "        if role >= least:\n            return role\n        if role > NONE",
+        "        if role >= least or least == LOWEST:\n            return role\n        if role > NONE",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "who is put out of a zone stays in",
+        "apps/zones/members.py",
+        "        self.people.delete(who)\n        self.mailbox",
+        "        self.mailbox",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a zone grows beyond its limits",
+        "cdk/topic_log.py",
+        "id < until and not _fits(change.state, rule, count, size)",
+        "False",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "an acknowledgement is forgotten",
+        "apps/zones/history.py",
+        "return self.mailbox.messages.acknowledge(ctx.caller.raw, through=through)",
+        "return through + 1",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a cursor forgets how far it was",
+        "apps/zones/cursor.py",
+        "return TopicPosition(topic, id if flags & _HAS_ID else None,",
+        "return TopicPosition(topic, id - 1 if flags & _HAS_ID else None,",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a message is posted twice",
+        "apps/zones/messages.py",
+        "            posted = self.mailbox.messages.post_many(messages)\n",
+        "            posted = self.mailbox.messages.post_many(messages)\n"
+        "            self.mailbox.messages.post_many([(k, b'~0~' + c) for k, c in messages[:1]])\n",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "events of the past are read before they are durable",
+        "node/service.py",
+        "        return self._durable.events(canister_id, since, count_max, size_bytes_max)",
+        "        from cannery.replica.events import read_events\n\n"
+        "        return read_events(self._store, canister_id, since, count_max, size_bytes_max)",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a gateway that was slow is not told of what it missed",
+        "node/watches.py",
+        "            if outlet in self._missing:",
+        "            if False:",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a decision that is stale is not told",
+        "node/watches.py",
+        "            outlet.post(Stale(tuple(each)))",
+        "            pass",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "who was not decided waits behind the others",
+        "node/watches.py",
+        "            self._stale.extend([entry for entry in entries if entry.is_stale])\n"
+        "            if outlet in self._missing:\n"
+        "                self._missing.discard(outlet)\n"
+        "                self._make_stale(entries)\n",
+        "            waiting = [entry for entry in entries if entry.is_stale]\n"
+        "            self._make_stale(entries)\n"
+        "            self._stale.extend(waiting)\n",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a gap of events is not told",
+        "node/gateway/push/subscriptions.py",
+        "        if page.first > since:\n"
+        "            self._gaps.add()\n"
+        "            subscription.next = subscription.told = page.first\n",
+        "        if page.first > since:\n            subscription.next = page.first\n        if False:\n",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "an event is pushed twice",
+        "node/gateway/push/subscriptions.py",
+        "            subscription.next = number + 1\n",
+        "            subscription.next = number + (number % 5 != 4)\n",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "an answer from outside is taken twice",
+        "replica/outcall_records.py",
+        "    record = OUTCALL.decode(stored)\n    message.put(key, None)\n",
+        "    record = OUTCALL.decode(stored)\n",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a request to the outside is performed twice",
+        "node/outcalls.py",
+        "            if name not in self._running and name not in answered:",
+        "            if True:",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a request without an answer never expires",
+        "replica/outcalls.py",
+        "    record = take_outcall(message, canister_id, number)\n"
+        "    if record is None:\n"
+        "        return\n"
+        "    text = (",
+        "    record = None\n    if record is None:\n        return\n    text = (",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "quotas hold nothing back",
+        "fleet/top_up_quota.py",
+        '    match quota.tag:\n        case "unlimited":',
+        '    match "unlimited":\n        case "unlimited":',
+        Company.COMMONS,
+    ),
+    Mutant(
+        "a top-up is sent twice",
+        "fleet/treasury.py",
+        "            sent = deposit(call, number, plan.cycles)\n",
+        "            sent = deposit(call, number, plan.cycles)\n"
+        "            ctx.notify(call, cycles=plan.cycles)\n",
+        Company.COMMONS,
+    ),
+    Mutant(
+        "who is due is not topped up",
+        "fleet/treasury.py",
+        "        elif rule is not None and is_low:\n",
+        "        elif False:\n",
+        Company.COMMONS,
     ),
 )
 
@@ -256,7 +454,7 @@ def find(mutant: Mutant, folder: Path) -> str | None:
         "--seeds",
         str(SEED_COUNT),
         "--from",
-        str(SEEDS_FROM),
+        str(SEEDS_FROM[mutant.company] + LATER_FROM * mutant.is_later),
         "--until-failure",
     ]
     process = subprocess.Popen(

@@ -13,9 +13,11 @@ from cannery.replica import keys
 from cannery.replica.management import types as t
 from tests.sim.canisters import Books, Nursery, Payment, Peer
 from tests.sim.failure import Broken
+from tests.sim.methods import shape
 from tests.sim.programs import module_hash, modules
-from tests.sim.requests import Request
-from tests.sim.world import World, person, shape
+from tests.sim.requests import Request, person
+from tests.sim.stage import create, install
+from tests.sim.world import World
 
 TOKENS = 1_000
 RICH = 10**12
@@ -43,25 +45,19 @@ class Peers:
         self.hashes = [module_hash(modules().peer), module_hash(modules().peer_next)]
         for number in range(world.plan.peer_count):
             cycles = RICH if number == 0 or world.chance.random() < 0.7 else POOR
-            self.peers.append(self._create(self.hashes[0], encoder((Nat64(),))((TOKENS,)), cycles))
+            self.peers.append(self._create(modules().peer, encoder((Nat64(),))((TOKENS,)), cycles, number))
         if world.chance.random() < 0.5:
             self.mortal.add(self.peers[-1])
         from cannery import encode_args
 
-        self.nursery = self._create(
-            module_hash(modules().nursery), encode_args(module_hash(modules().peer)), RICH
-        )
+        self.nursery = self._create(modules().nursery, encode_args(self.hashes[0]), RICH, 0)
         self.born: dict[Principal, int] = {}
 
-    def _create(self, code: bytes, arg: bytes, cycles: int) -> Principal:
+    def _create(self, module: bytes, arg: bytes, cycles: int, place: int) -> Principal:
         world = self.world
-        made = world.manage_now(
-            "provisional_create_canister_with_cycles", t.ProvisionalCreateArgs(amount=cycles)
-        )
-        assert isinstance(made, t.CanisterIdRecord)
-        install = t.InstallChunkedCodeArgs(t.InstallMode.install(), made.canister_id, None, [], code, arg)
-        world.manage_now("install_chunked_code", install)
-        return made.canister_id
+        canister = create(world, cycles, place)
+        install(world, canister, module, arg)
+        return canister
 
     # --- what happens
 
@@ -155,7 +151,7 @@ class Peers:
         elif draw < 0.6:
             world.manage("start_canister", named, sender=owner)
         elif draw < 0.8:
-            world.manage("install_chunked_code", self._upgrade(peer), sender=owner)
+            world.manage(*self._upgrade(peer), sender=owner)
         elif draw < 0.9:
             world.manage(
                 "provisional_top_up_canister", t.ProvisionalTopUpArgs(peer, chance.randint(0, 10**10))
@@ -163,11 +159,10 @@ class Peers:
         elif peer in self.mortal:
             self._strike(peer, owner)
 
-    def _upgrade(self, peer: Principal) -> t.InstallChunkedCodeArgs:
-        code = self.world.chance.choice(self.hashes)
-        return t.InstallChunkedCodeArgs(
-            t.InstallMode.upgrade(None), peer, None, [], code, encoder((Nat64(),))((0,))
-        )
+    def _upgrade(self, peer: Principal) -> tuple[str, object]:
+        code = self.world.chance.choice((modules().peer, modules().peer_next))
+        arg = encoder((Nat64(),))((0,))
+        return self.world.installing(t.InstallMode.upgrade(None), peer, code, arg)
 
     def _strike(self, peer: Principal, owner: Principal) -> None:
         """Stop a mortal peer by force, empty it or delete it."""
@@ -177,10 +172,9 @@ class Peers:
         if draw < 0.4:
             world.manage("cannery_stop_canister", t.StopArgs(peer, True), sender=owner)
         elif draw < 0.6:
-            args = t.InstallChunkedCodeArgs(
-                t.InstallMode.reinstall(), peer, None, [], self.hashes[0], encoder((Nat64(),))((TOKENS,))
-            )
-            world.manage("install_chunked_code", args, sender=owner)
+            arg = encoder((Nat64(),))((TOKENS,))
+            mode = t.InstallMode.reinstall()
+            world.manage(*world.installing(mode, peer, modules().peer, arg), sender=owner)
         elif draw < 0.8:
             world.manage("uninstall_code", t.VersionedCanisterId(peer), sender=owner)
         else:
@@ -201,6 +195,7 @@ class Peers:
         books = {peer: self._books(peer) for peer in self.peers if peer not in self.mortal}
         self._check_journals(books)
         self._check_payments(books)
+        self._check_order(books)
         self._check_alarms(books)
         self._check_children()
 
@@ -290,6 +285,20 @@ class Peers:
         if held != expected:
             raise Broken("exactly once between canisters", f"{held} tokens are held, {expected} were made")
 
+    def _check_order(self, books: dict[Principal, Books]) -> None:
+        """What one peer has sent to another came in that order."""
+        for payer, sent in books.items():
+            places = {tag: place for place, tag in enumerate(sent.sent)}
+            direct = {
+                payment.tag
+                for request, (payment,) in self._requests("pay")
+                if request.notes["canister"] == payer and payment.mode != "relays"
+            }
+            for to, book in books.items():
+                came = [places[tag] for tag in book.came if tag in direct and tag in places]
+                if came != sorted(came):
+                    raise Broken("one total order", f"{to} got payments of {payer} in another order")
+
     def _of_the_dead(
         self, request: Request, payment: Payment, end: str | None, number: int, books: dict[Principal, Books]
     ) -> int:
@@ -307,7 +316,7 @@ class Peers:
         if rang:
             raise Broken("a trap leaves no trace", f"alarms that nobody set: {rang}")
         for peer in books:
-            left = self.world.store.pairs(*keys.owned_range(keys.TIMERS, peer.raw))
+            left = self.world.pairs(*keys.owned_range(keys.TIMERS, peer.raw))
             if left and not self.world.plan.has_prices:
                 raise Broken("timers fire once", f"{len(left)} alarms of {peer} are left")
 

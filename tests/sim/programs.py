@@ -11,10 +11,14 @@ from hashlib import sha256
 
 from cannery import Canister
 from cannery.apps.users.user_index import UserIndex
+from cannery.apps.zones.zone import Zone
 from cannery.cdk.build import build_module
 from cannery.node.python_runtime import PythonPrograms, SourceLoader
 from cannery.ports import EntryKind, Program, Stopped, System
 from cannery.testing.class_source import source_of
+from tests.events.club import Club
+from tests.fleet.well_village import Springs
+from tests.sim.asker import Asker
 from tests.sim.builds import (
     SimUser,
     SimUserDeaf,
@@ -25,6 +29,7 @@ from tests.sim.builds import (
     SimUserTraps,
 )
 from tests.sim.canisters import Nursery, Peer, PeerNext
+from tests.sim.well import Well
 
 RUNAWAYS = frozenset({"spin", "recurse"})
 _STEPS_MAX = 40
@@ -51,6 +56,11 @@ class Modules:
         self.peer = _build(Peer)
         self.peer_next = _build(PeerNext)
         self.nursery = _build(Nursery)
+        self.zone = _build(Zone)
+        self.club = _build(Club)
+        self.asker = _build(Asker)
+        self.springs = _build(Springs)
+        self.well = _build(Well)
 
 
 @cache

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from cannery.client.actor import MethodShape
 from cannery.protocol.principal import Principal
@@ -14,10 +15,15 @@ from cannery.replica.state import Answer
 from tests.sim.failure import Broken
 
 
+def person(name: str) -> Principal:
+    """Give the principal that has this name."""
+    return Principal(sha256(b"sim " + name.encode()).digest()[:28] + b"\x02")
+
+
 @dataclass(slots=True)
 class Request:
     """One signed call. `state`: open; replied or rejected (certified answers); refused (never let in);
-    unknown.
+    unknown. `is_forgotten`: its client comes back when all is calm; `is_gone`: never.
     """
 
     ingress: Ingress
@@ -29,6 +35,7 @@ class Request:
     sent_after: int = -1
     known_at: int = -1
     is_forgotten: bool = False
+    is_gone: bool = False
     was_read: bool = False
     retry_step: int = 0
     notes: dict[str, object] = field(default_factory=dict)

@@ -1,9 +1,10 @@
 """The simulator's store: all of `ports.Store` in memory, with the faults of disks and machines.
 
 What was written and not synced is lost in a crash, whole batches from the end (the engine drops a torn batch
-by its checksum). A damaged key cannot be read until it is healed: the engine's checksums turn flipped bits
-into read errors. Writes and syncs fail with EIO or ENOSPC; a sync covers what was written when it began,
-however late it ends. Snapshots cost nothing: each keeps the values that later writes replace.
+by its checksum). An operation may take its time (`on_operation`). A damaged key cannot be read until it is
+healed: the engine's checksums turn flipped bits into read errors. Writes and syncs fail with EIO or ENOSPC; a
+sync covers what was written when it began, however late it ends. Snapshots cost nothing: each keeps the
+values that later writes replace.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class SimStore:
         self._is_lossy = False
         self._log: list[Undo] = []
         self._cut_off: list[dict[bytes, bytes | None]] = []
+        self.copies: dict[str, SimStore] = {}
         self.on_write: Callable[[WriteBatch], None] = lambda batch: None
+        self.on_operation: Callable[[], None] = lambda: None
 
     def load(self, values: dict[bytes, bytes]) -> None:
         """Start with a whole state."""
@@ -144,6 +147,14 @@ class SimStore:
     def unsynced_count(self) -> int:
         return len(self._unsynced)
 
+    def synced(self, key: bytes) -> bytes | None:
+        """Give a value as the last sync left it."""
+        for undo in self._unsynced:
+            for each, before in undo:
+                if each == key:
+                    return before
+        return self.values.get(key)
+
     def checkpointed(self) -> dict[bytes, bytes]:
         """Give a copy of everything."""
         return dict(self.values)
@@ -192,7 +203,20 @@ class SimStore:
         return snapshot
 
     def checkpoint(self, path: str) -> None:
-        raise StoreError(f"the simulator has no files for {path}")
+        """Keep a copy under a name, after a sync as the engine makes one; what is damaged in it is damaged in
+        the copy, which has the same files by hard links.
+        """
+        with_effect = self._operate("sync")
+        if with_effect:
+            self._log = [*self._log, *self._unsynced][-LOG_COUNT_MAX:]
+            self._unsynced.clear()
+            if self._sync_covers is not None:
+                self._sync_covers = 0
+            copy = self.copies[path] = SimStore(self._chance)
+            copy.load(self.values)
+            copy.damaged = set(self.damaged)
+        if self.is_down:
+            raise Crashed(f"in checkpoint {self.operation_count}")
 
     def close(self) -> None:
         """Keep everything for `reopened`."""
@@ -235,6 +259,7 @@ class SimStore:
         if self.is_down:
             raise Crashed("the machine is down")
         self.operation_count += 1
+        self.on_operation()
         if self.operation_count == self.crash_at:
             self.is_down = True
             return self._chance.random() < 0.5

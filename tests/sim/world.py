@@ -1,69 +1,46 @@
-"""One simulated machine with its clients: the real subnet service under a seed.
+"""One simulated node with its clients: one machine, or one for each of its subnets, under a seed.
 
-Each step sends some requests, delivers some copies of what is on the way, runs a round or not, moves a sync
-on or not, lets time pass, and perhaps breaks something. After `calm` nothing is broken any more and
-everything comes to its end; then the casts and `checks` look at what is left. Every random choice comes from
-one generator.
+Each step sends some requests, delivers some copies of what is on the way, lets every machine run a round or
+not and move a sync on or not, lets time pass, and perhaps breaks something. After `calm` nothing is broken
+any more and everything comes to its end; then the casts and `checks` look at what is left. Every random
+choice comes from one generator.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
-from types import ModuleType
 
 from cannery.candid.codec import decoder, encoder
-from cannery.cdk.declare import Canister
-from cannery.client.actor import MethodShape, shape_of
+from cannery.client.actor import MethodShape
 from cannery.errors import StoreError
-from cannery.limits import CONDEMNED_NS_MAX
-from cannery.node.service import Known, Refusing, Subnet
-from cannery.node.subnet_doors import Doors, SubnetLimits
-from cannery.node.written import Sync
-from cannery.ports import Stopped, WriteBatch
+from cannery.node.submitted import Durable, Known, Refusing
 from cannery.protocol.principal import MANAGEMENT, Principal
-from cannery.replica import activation, keys, records, scheduler
-from cannery.replica.block import Block, Ingress, ReplicaConfig, decode_block
+from cannery.replica.block import Ingress, ReplicaConfig
+from cannery.replica.management import types as t
 from cannery.replica.management.dispatch import METHODS
+from cannery.replica.places import Anywhere, SubnetChoice, place_of_management, route_of_canister
 from cannery.replica.queries import Query, QueryResult
 from cannery.replica.state import Answer
 from cannery.testing import Crashed, ManualClock
-from cannery.testing.actor import interface_of_class
-from tests.sim.accounts import Accounts
+from cannery.testing.streams import make_routes
 from tests.sim.failure import Broken
-from tests.sim.plan import Plan
-from tests.sim.programs import SimPrograms, SimWatch
-from tests.sim.requests import Request
+from tests.sim.machine import Machine
+from tests.sim.plan import Company, Plan
+from tests.sim.requests import Request, person
 from tests.sim.secrets import Secrets
-from tests.sim.store import SimStore
+from tests.sim.streams import Streams
 
 START_NS = 1_767_225_600_000_000_000
 EXPIRY_NS = 240_000_000_000
 SECOND_NS = 1_000_000_000
 DRAIN_STEPS_MAX = 4_000
-
-_SHAPES: dict[tuple[type[Canister], str], MethodShape] = {}
-
-
-def shape(cls: type[Canister], name: str) -> MethodShape:
-    """Give a method of a canister class with its codecs."""
-    found = _SHAPES.get((cls, name))
-    if found is None:
-        for each, func in interface_of_class(cls).methods.items():
-            _SHAPES[cls, each] = shape_of(each, func)
-        found = _SHAPES[cls, name]
-    return found
-
-
-def person(name: str) -> Principal:
-    """Give the principal that has this name."""
-    return Principal(sha256(b"sim " + name.encode()).digest()[:28] + b"\x02")
+_LEAVES = (b"status", b"reply", b"reject_code", b"reject_message", b"error_code")
 
 
 class World:
-    """A machine, its node and its clients."""
+    """A node and its clients."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -72,34 +49,32 @@ class World:
         self._log_chance = random.Random(f"log {plan.seed}")
         self.operator = person("operator")
         self.clock = ManualClock(START_NS)
-        self.store = SimStore(self.chance)
-        self.store.on_write = self._written
         self.secrets = Secrets()
-        self.accounts = Accounts(plan.ingress_queue_count_max, plan.call_queue_count_max)
         self.requests: list[Request] = []
         self.network: list[Request] = []
-        self.heads: dict[int, records.HeadRecord] = {}
-        self.certain = 0
-        self.checkpoint: tuple[int, dict[bytes, bytes]] | None = None
-        self.checkpoint_at = self.chance.randint(1, 1 + plan.step_count // 2)
         self.step_number = 0
         self.counts: dict[str, int] = {}
         self.is_calm = True
         self.trace: Callable[[str], None] | None = None
-        self._condemned: dict[bytes, int] = {}
-        self._watch = SimWatch()
-        self._programs = SimPrograms(self._stop_runaway, self.chance)
-        self._sync: Sync | None = None
-        self._free_bytes = 1 << 40
-        self._full_until = self._heal_at = self._marked = 0
-        self._config = ReplicaConfig(
+        self.on_durable: list[Callable[[Machine, Durable], None]] = []
+        self.on_turn: list[Callable[[], None]] = []
+        self.routes = make_routes(plan.subnet_count) if plan.subnet_count > 1 else ()
+        self.machines = [
+            Machine(self, self._config(number), self._log_chance) for number in range(plan.subnet_count)
+        ]
+        self.streams = Streams(self)
+
+    def _config(self, number: int) -> ReplicaConfig:
+        return ReplicaConfig(
             operators=(self.operator.raw,),
-            prices=plan.prices,
-            activation_count_max=plan.activation_count_max,
+            prices=self.plan.prices,
+            activation_count_max=self.plan.activation_count_max,
             block_window_count=1_000_000,
+            subnet=number,
+            routes=self.routes,
+            spreads=len(self.routes) > 1,
+            outcall_hosts=() if self.plan.company is Company.TOWN else ("*",),
         )
-        self.subnet: Subnet | None = None
-        self._start()
 
     def say(self, text: str) -> None:
         """Tell what happens, where somebody listens."""
@@ -153,6 +128,9 @@ class World:
         self._transmit(request)
         if not self.is_calm and self.chance.random() < 0.03:
             request.is_forgotten = True
+        elif self.plan.gone_rate and not self.is_calm and self.chance.random() < self.plan.gone_rate:
+            request.is_gone = True
+            self.count("clients that disappeared")
         return request
 
     def call(self, sender: Principal, canister: Principal, method: MethodShape, *args: object) -> object:
@@ -183,20 +161,22 @@ class World:
         self, sender: Principal, canister: Principal, method: str, arg: bytes
     ) -> QueryResult | None:
         """Ask with an encoded argument."""
-        if self.subnet is None:
+        machine = self.machine_of(canister)
+        subnet = machine.subnet
+        if subnet is None or subnet.is_rejoining:
             return None
         query = Query(self.chance.randbytes(32), sender.raw, canister.raw, method, arg)
         try:
-            result = self.subnet.query(query)
+            result = subnet.query(query)
         except StoreError:
-            if not self.store.damaged:
+            if not machine.store.damaged:
                 raise
             return None
         except Crashed:
-            self._crashed()
+            machine.crashed()
             return None
-        if self.store.is_down:
-            self._crashed()
+        if machine.store.is_down:
+            machine.crashed()
             return None
         self.count("queries")
         shown = result.reply if result.reject is None else result.reject.message.encode()
@@ -212,7 +192,8 @@ class World:
             self.network.append(request)
 
     def _deliver(self, request: Request) -> None:
-        subnet = self.subnet
+        machine = self._machine_for(request.ingress)
+        subnet = machine.subnet
         # The gateway refuses what has expired.
         if subnet is None or request.state == "refused" or request.ingress.expiry_ns <= self.clock.now_ns():
             return
@@ -221,19 +202,19 @@ class World:
         try:
             found = subnet.submit(request.ingress, request)
         except StoreError:
-            if not self.store.damaged:
+            if not machine.store.damaged:
                 raise
             return
         except Crashed:
-            self._crashed()
+            machine.crashed()
             return
-        if self.store.is_down:
-            self._crashed()
+        if machine.store.is_down:
+            machine.crashed()
         elif isinstance(found, Known):
             self._end(request, found.answer)
         elif isinstance(found, Refusing):
             self.secrets.shown(request.sender, found.reject.message.encode())
-            is_passing = int(found.reject.code) == 2 or subnet.failure is not None
+            is_passing = int(found.reject.code) == 2 or subnet.failure is not None or request.is_gone
             if not is_passing and request.state == "open":
                 request.state = "refused"
                 request.notes["refusal"] = found.reject
@@ -242,9 +223,13 @@ class World:
                     request.on_end(request)
 
     def _end(self, request: Request, answer: Answer) -> None:
-        assert self.subnet is not None
+        if request.is_gone:
+            # Nobody is there to hear it.
+            return
+        subnet = self._machine_for(request.ingress).subnet
+        assert subnet is not None
         self.secrets.shown(request.sender, answer.reply or answer.reject_message.encode())
-        if request.end(answer, self.subnet.head.number):
+        if request.end(answer, subnet.head.number):
             self.count("answers")
             self.say(f"{request.state} {request.ingress.method} {answer.reject_message}")
 
@@ -252,7 +237,7 @@ class World:
         for request in self.requests:
             if request.state != "open" or request.retry_step > self.step_number:
                 continue
-            if request.is_forgotten and not self.is_calm:
+            if request.is_gone or (request.is_forgotten and not self.is_calm):
                 continue
             if request.ingress.expiry_ns > self.clock.now_ns():
                 self._transmit(request)
@@ -262,17 +247,18 @@ class World:
     def _ask_status(self, request: Request) -> None:
         """Ask for the end of an expired request, as a client does that polls."""
         request.retry_step = self.step_number + self.plan.patience_steps
-        if self.subnet is None or self.subnet.failure is not None:
+        machine = self._machine_for(request.ingress)
+        if machine.subnet is None or machine.subnet.failure is not None or machine.subnet.is_rejoining:
             return
         path = (b"request_status", request.id)
         try:
-            values = self.subnet.read(request.sender.raw, tuple((*path, leaf) for leaf in _LEAVES))
+            values = machine.subnet.read(request.sender.raw, tuple((*path, leaf) for leaf in _LEAVES))
         except StoreError:
-            if not self.store.damaged:
+            if not machine.store.damaged:
                 raise
             return
         except Crashed:
-            self._crashed()
+            machine.crashed()
             return
         assert isinstance(values, tuple), values
         status, reply, code, text, error_code = values
@@ -285,7 +271,7 @@ class World:
             # It may be a refusal: the node remembers those for a while, they are in no block.
             request.was_read = True
             self._end(request, Answer(request.id, request.sender.raw, None, code[0], text.decode(), shown))
-        elif status is None and not self._is_syncing:
+        elif status is None and not machine.is_syncing:
             request.state = "unknown"
             self.say(f"unknown {request.ingress.method}")
 
@@ -296,13 +282,14 @@ class World:
         self.step_number += 1
         chance, plan = self.chance, self.plan
         if not self.is_calm:
-            self._break_something()
+            for machine in self.machines:
+                machine.break_something()
         for _ in range(plan.acts_per_step):
             act()
         self._retry()
         self._deliver_some()
         self._turn()
-        if not self.is_calm and self._has_failed() and self._log_chance.random() < 0.08:
+        if not self.is_calm and any(m.has_failed for m in self.machines) and self._log_chance.random() < 0.08:
             # A failure that outlasts the expiry of what waits, and the statuses of what has run.
             self.pass_time(700 * SECOND_NS)
         elif not self.is_calm and chance.random() < plan.long_wait_rate:
@@ -311,9 +298,6 @@ class World:
             self.pass_time(chance.randint(0, SECOND_NS))
         if not self.is_calm and chance.random() < 0.02:
             self.clock.set_ns(self.clock.now_ns() - chance.randint(0, 30 * SECOND_NS))
-
-    def _has_failed(self) -> bool:
-        return self.subnet is not None and self.subnet.failure is not None
 
     def _deliver_some(self) -> None:
         chance, network = self.chance, self.network
@@ -326,214 +310,78 @@ class World:
             self._deliver(network.pop(place))
 
     def _turn(self) -> None:
-        subnet = self.subnet
-        if subnet is None:
-            self._start()
-            return
-        try:
-            if subnet.failure is not None:
-                if self._sync is None and (self.is_calm or self.chance.random() < 0.4):
-                    self._recover(subnet)
-            elif subnet.is_ready() and (self.is_calm or self.chance.random() < 0.9):
-                subnet.run_round()
-            if self.store.is_down:
-                raise Crashed("while a program ran")
-            self._move_sync(subnet)
-        except Crashed:
-            self._crashed()
+        for machine in self.machines:
+            machine.turn()
+        self.streams.turn()
+        for turn in self.on_turn:
+            turn()
 
-    def _move_sync(self, subnet: Subnet) -> None:
-        if self._sync is None:
-            self._sync = subnet.begin_sync()
-            if self._sync is None:
-                return
-            self.store.begin_sync()
-        if self.is_calm or self.chance.random() < self.plan.sync_rate:
-            sync, self._sync = self._sync, None
-            sync.run()
-            durable = subnet.finish_sync(sync)
-            self._became_durable(subnet)
-            for ticket, answer in durable.settled:
-                assert isinstance(ticket, Request)
-                self._end(ticket, answer)
-
-    def _recover(self, subnet: Subnet) -> None:
-        if subnet.recover():
-            self.count("recoveries")
-            self.accounts.load(self.store.values)
-            self._became_durable(subnet)
-            self.say(f"recovered at block {subnet.head.number}")
+    def became_durable(self, machine: Machine, durable: Durable) -> None:
+        """Let out what a sync has made durable."""
+        for ticket, answer in durable.settled:
+            assert isinstance(ticket, Request)
+            self._end(ticket, answer)
+        for hear in self.on_durable:
+            hear(machine, durable)
 
     def pass_time(self, elapsed_ns: int) -> None:
         """Let time pass."""
         self.clock.set_ns(self.clock.now_ns() + elapsed_ns)
 
-    # --- faults
+    # --- where things are
 
-    def _break_something(self) -> None:
-        chance, plan, store = self.chance, self.plan, self.store
-        if chance.random() < plan.crash_rate:
-            store.crash_at = store.operation_count + chance.randint(1, 4)
-        if chance.random() < plan.read_crash_rate:
-            self.say("crash between operations")
-            store.go_down()
-            self._crashed()
-        if self._log_chance.random() < plan.log_damage_rate:
-            store.go_down()
-            self._crashed()
-            if store.damage_log(self._log_chance):
-                self._heal_at = self.step_number + chance.randint(2, 10)
-                self.say("damaged the log")
-                self.count("damaged logs")
-        if chance.random() < plan.error_rate:
-            store.fail_at = store.operation_count + chance.randint(1, 4)
-        if chance.random() < plan.full_rate and not self._full_until:
-            self._full_until = self.step_number + chance.randint(2, 15)
-            if chance.random() < 0.5:
-                self._free_bytes = 1
-            else:
-                store.is_full = True
-            self.say("the disk is full")
-            self.count("full disks")
-        elif self._full_until and self.step_number >= self._full_until:
-            self._make_room()
-        if chance.random() < plan.damage_rate and not store.damaged and store.values:
-            store.damaged.add(chance.choice(list(store.values)))
-            self._heal_at = self.step_number + chance.randint(2, 10)
-            self.say(f"damaged {sorted(store.damaged)[0].hex()}")
-            self.count("damaged keys")
-        elif self.step_number >= self._heal_at:
-            self._heal()
+    def subnet_choice(self, place: int) -> SubnetChoice | None:
+        """Name a subnet by any number, where there are several."""
+        if not self.routes:
+            return None
+        return SubnetChoice.id(Principal(self.routes[place % len(self.routes)].subnet_id))
 
-    def _heal(self) -> None:
-        """Repair what was damaged, as a restored copy does."""
-        self.store.damaged.clear()
-        if self.store.is_cut:
-            self.store.mend_log()
-            self.accounts.load(self.store.values)
+    def installing(
+        self, mode: t.InstallMode, canister: Principal, module: bytes, arg: bytes
+    ) -> tuple[str, object]:
+        """Give the management call that installs a module: by its hash where its subnet has it."""
+        if self.machine_of(canister).number:
+            return "install_code", t.InstallCodeArgs(mode, canister, module, arg)
+        code = t.InstallChunkedCodeArgs(mode, canister, None, [], sha256(module).digest(), arg)
+        return "install_chunked_code", code
 
-    def _make_room(self) -> None:
-        self._full_until = 0
-        self._free_bytes = 1 << 40
-        self.store.is_full = False
+    def machine_of(self, canister: Principal) -> Machine:
+        """Give the machine whose subnet has a canister."""
+        if len(self.machines) == 1:
+            return self.machines[0]
+        route = route_of_canister(self.routes, canister.raw)
+        return self.machines[0 if route is None else route.subnet]
 
-    def _stop_runaway(self) -> None:
-        draw = self.chance.random()
-        if draw < 0.15 and not self.is_calm:
-            identity = self._watch.identity
-            self._condemned[identity] = self.clock.now_ns() + CONDEMNED_NS_MAX
-            self.store.go_down()
-            self.count("killed runaways")
-            raise Crashed("the supervisor killed the process")
-        if draw < 0.4:
-            raise MemoryError
-        raise Stopped
-
-    def _crashed(self) -> None:
-        if self.subnet is None:
-            return
-        self.count("crashes")
-        self.subnet = None
-        self._sync = None
-
-    def _start(self) -> None:
-        if self.store.is_down:
-            lost = self.store.power_up()
-            self.say(f"started again, {lost} rounds lost")
-            self.accounts.load(self.store.values)
-        doors = Doors(
-            open_store=self.store.reopened,
-            programs=self._programs,
-            clock=self.clock,
-            entropy=self,
-            watch=self._watch,
-            certify=lambda canister_id, data: sha256(canister_id + data).digest(),
-            free_bytes=lambda: self._free_bytes,
-            durable_mark=self,
-        )
-        plan = self.plan
-        limits = SubnetLimits(
-            block_input_count_max=plan.block_input_count_max,
-            unsynced_round_count_max=plan.unsynced_round_count_max,
-        )
-        try:
-            self.subnet = Subnet(doors, self._config, limits, self._condemned)
-        except Crashed:
-            return
-        except StoreError as error:
-            self.say(f"does not start: {error}")
-            if self.is_calm:
-                raise
-            return
-        if self.store.is_cut:
-            if self.subnet.head.number < self.certain:
-                raise Broken("a damaged store stops the node", "it goes on without rounds that were durable")
-            # The sync of what was dropped had not come to its end: nobody was told of it.
-            self.store.forget_cut()
-        self._became_durable(self.subnet)
-
-    def note_durable(self, number: int) -> None:
-        """Remember a durable block: behind `service.DurableMark`."""
-        self._marked = number
-
-    def durable_number(self) -> int:
-        """Give the block that was noted last."""
-        return self._marked
-
-    def random_bytes(self, count: int) -> bytes:
-        """Give bytes of the seed: behind `ports.Entropy`."""
-        return self.chance.randbytes(count)
-
-    # --- what is known of blocks
-
-    def _written(self, batch: WriteBatch) -> None:
-        head = records.HEAD.decode(batch.puts[keys.HEAD_KEY] or b"")
-        if head.number <= self.certain:
-            raise Broken("one total order", f"block {head.number} is written again, it was durable")
-        self.heads[head.number] = head
-        self.count("rounds")
-        self.accounts.take(batch)
-
-    def _became_durable(self, subnet: Subnet) -> None:
-        head = subnet.head
-        if head.number < self.certain:
-            raise Broken(
-                "one total order", f"block {self.certain} was durable, now {head.number} is the last"
-            )
-        if head.number and self.heads[head.number] != head:
-            raise Broken("one total order", f"block {head.number} is another than the one executed")
-        self.certain = head.number
-        if (
-            self.checkpoint is None
-            and self.step_number >= self.checkpoint_at
-            and not self.store.unsynced_count
-        ):
-            values = self.store.checkpointed()
-            if values.get(keys.HEAD_KEY) == records.encode_record(head):
-                self.checkpoint = head.number, values
-
-    def blocks(self) -> list[Block]:
-        """Give all blocks of the store, in order."""
-        pairs = self.store.pairs(*keys.space_range(keys.BLOCKS))
-        return [decode_block(data) for _, data in pairs]
+    def _machine_for(self, ingress: Ingress) -> Machine:
+        """Give the machine to whose subnet a gateway brings a message, each time the same."""
+        if len(self.machines) == 1 or ingress.canister_id:
+            return self.machine_of(Principal(ingress.canister_id))
+        place = place_of_management(self.routes, ingress.method, ingress.arg)
+        if isinstance(place, Anywhere):
+            place = int.from_bytes(ingress.request_id[:4], "big") % len(self.machines)
+        return self.machines[place or 0]
 
     def order_of_requests(self) -> dict[bytes, tuple[int, int]]:
-        """Give the block and the place in it where each request came first."""
+        """Give the block of its subnet and the place in it where each request came first."""
         order: dict[bytes, tuple[int, int]] = {}
-        for block in self.blocks():
-            for place, item in enumerate(block.inputs):
-                if isinstance(item, Ingress):
-                    order.setdefault(item.request_id, (block.number, place))
+        for machine in self.machines:
+            order |= machine.order_of_requests()
         return order
+
+    def pairs(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        """Give the pairs of a range in the stores of all machines."""
+        return [pair for machine in self.machines for pair in machine.store.pairs(start, end)]
 
     # --- coming to rest
 
     def calm(self) -> None:
         """Mend all that is broken and lose nothing from now on."""
         self.is_calm = True
-        self._make_room()
-        self._heal()
-        self.store.crash_at = self.store.fail_at = 0
+        for machine in self.machines:
+            machine.mend()
+        for request in self.requests:
+            if request.is_gone:
+                request.state = "unknown"
         self.say("calm")
 
     def run_out(self, goes_on: Callable[[], bool]) -> None:
@@ -545,56 +393,39 @@ class World:
             self._retry()
             self._deliver_some()
             self._turn()
-            subnet = self.subnet
-            if subnet is not None and not self.network and not subnet.is_ready() and not self._is_syncing:
-                wait_ns = subnet.wait_ns()
+            if not self.network and not self._is_working:
+                waits = [m.subnet.wait_ns() for m in self.machines if m.subnet is not None]
+                wait_ns = min((wait for wait in waits if wait is not None), default=0)
                 self.pass_time(min(wait_ns, SECOND_NS) if wait_ns else SECOND_NS)
         raise Broken("everything comes to its end", "the world is still busy")
 
     @property
     def is_busy(self) -> bool:
-        """Say whether anybody still waits for the end of a request, or a node is down."""
-        if self.subnet is None or self.subnet.failure is not None or self.network:
+        """Say whether anybody still waits for the end of a request, or a machine is down."""
+        if self.network or not all(machine.is_up for machine in self.machines):
             return True
         return any(request.state == "open" for request in self.requests)
 
     @property
-    def _is_syncing(self) -> bool:
-        return self._sync is not None or (self.subnet is not None and bool(self.subnet._unsynced))
+    def _is_working(self) -> bool:
+        """Say whether there is anything to do before time passes."""
+        ready = any(
+            machine.subnet is None or machine.subnet.is_ready() or machine.subnet.outcalls.waiting
+            for machine in self.machines
+        )
+        return ready or self.streams.is_busy or any(machine.is_syncing for machine in self.machines)
 
     def rest(self, seconds: int) -> None:
         """Let so much time pass, each timer at its own time."""
         until_ns = self.clock.now_ns() + seconds * SECOND_NS
         for _ in range(DRAIN_STEPS_MAX):
-            subnet = self.subnet
-            assert subnet is not None
-            if subnet.is_ready() or self._is_syncing:
+            if self._is_working:
                 self._turn()
                 continue
-            due_ns = subnet.next_wake_ns()
+            wakes = [machine.subnet.next_wake_ns() for machine in self.machines if machine.subnet is not None]
+            due_ns = min((wake for wake in wakes if wake is not None), default=None)
             if due_ns is None or due_ns > until_ns:
                 self.clock.set_ns(until_ns)
                 return
             self.clock.set_ns(max(due_ns, self.clock.now_ns()))
         raise Broken("everything comes to its end", "timers never come to rest")
-
-
-@contextmanager
-def bounds_of(plan: Plan) -> Iterator[None]:
-    """Give the state machine the plan's bounds while a run lasts."""
-    wanted: tuple[tuple[ModuleType, str, int], ...] = (
-        (scheduler, "INGRESS_QUEUE_COUNT_MAX", plan.ingress_queue_count_max),
-        (scheduler, "CALL_QUEUE_COUNT_MAX", plan.call_queue_count_max),
-        (activation, "CALLS_PER_PAIR_COUNT_MAX", plan.calls_per_pair_count_max),
-    )
-    before = [getattr(module, name) for module, name, _ in wanted]
-    for module, name, value in wanted:
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for (module, name, _), value in zip(wanted, before, strict=True):
-            setattr(module, name, value)
-
-
-_LEAVES = (b"status", b"reply", b"reject_code", b"reject_message", b"error_code")
