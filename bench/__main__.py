@@ -5,19 +5,37 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import backups, creations, drain, fleet_of_users, messages, rollouts, zone_store
+from bench import (
+    backups,
+    catch_up,
+    creations,
+    drain,
+    fleet_of_users,
+    messages,
+    push,
+    rollouts,
+    scale,
+    store,
+    subnets,
+    zone_store,
+)
 from bench.report import Line, machine, print_line, write_results
 
 BENCHES: dict[str, Callable[[], Iterator[Line]]] = {
     "updates": messages.run_updates,
     "queries": messages.run_queries,
     "creations": creations.run_creations,
+    "scale": scale.run_scale,
     "registrations": fleet_of_users.run_registrations,
     "idle": fleet_of_users.run_idle,
     "backup": backups.run_backups,
     "rollouts": rollouts.run_rollouts,
+    "store": store.run_store,
+    "subnets": subnets.run_subnets,
     "zone_store": zone_store.run_zone_store,
     "drain": drain.run_drain,
+    "catch_up": catch_up.run_catch_up,
+    "push": push.run_push,
 }
 
 

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import traffic
+from bench.letters import identity_of
 from bench.report import Line
 from bench.servers import RunningNode, running_node
 from cannery.apps.users.types import IndexSettings
 from cannery.candid.codec import decode_dynamic, encoder
 from cannery.candid.python import type_of
 from cannery.candid.types import Text
-from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
 
 REGISTRATIONS = 3_000
@@ -34,14 +34,16 @@ def open_the_gate(node: RunningNode) -> Principal:
     return index
 
 
-def registrations(index: Principal, first: int, count: int) -> list[traffic.Signed]:
+def registrations(
+    index: Principal, first: int, count: int, name_of: Callable[[int], str] = "user_{}".format
+) -> list[traffic.Signed]:
     return [
         traffic.sign(
             "call",
             index,
             "register",
-            _register((f"user_{i}",)),
-            Ed25519Identity((0x5EED0000 + i).to_bytes(32, "big")),
+            _register((name_of(i),)),
+            identity_of(i),
             i,
         )
         for i in range(first, first + count)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import json
 import sys
 import time
@@ -20,6 +21,10 @@ import msgspec
 import uvloop
 
 ANSWER_SAMPLE_EVERY = 100
+RECONNECT_S = 0.1
+RESEND_S_MAX = 120
+_REPLIED = b"\x66status\x67replied"
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class Plan(msgspec.Struct):
@@ -30,6 +35,10 @@ class Plan(msgspec.Struct):
     requests: list[bytes]
     rate_per_s: float
     answers_path: str
+    # Send the same bytes again, over a new connection if need be, until there is a certified reply.
+    resends: bool = False
+    # One answer in so many is kept.
+    keep_every: int = ANSWER_SAMPLE_EVERY
 
 
 class Connection(asyncio.Protocol):
@@ -40,6 +49,8 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._body_at = -1
         self._need = 0
+        self._is_chunked = False
+        self.is_lost = False
         self._started = 0.0
         self._index = -1
 
@@ -61,16 +72,21 @@ class Connection(asyncio.Protocol):
             head = bytes(self._buffer[:end]).lower()
             at = head.find(b"content-length:")
             length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            self._is_chunked = b"transfer-encoding: chunked" in head
             self._body_at, self._need = end + 4, end + 4 + length
-        if len(self._buffer) >= self._need:
+        if self._buffer.endswith(_LAST_CHUNK) if self._is_chunked else len(self._buffer) >= self._need:
+            if self._is_chunked:
+                self._need = len(self._buffer)
             status = int(self._buffer[9:12])
             body = bytes(self._buffer[self._body_at : self._need])
             del self._buffer[: self._need]
             self._body_at = -1
-            self._run.answered(self, self._index, status, body, self._started)
+            index, self._index = self._index, -1
+            self._run.answered(self, index, status, body, self._started)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._run.lost(error)
+        self.is_lost = True
+        self._run.lost(self, self._index, self._started, error)
 
     def close(self) -> None:
         self._transport.close()
@@ -87,17 +103,21 @@ class Run:
         self._done = asyncio.get_running_loop().create_future()
         self._finished = False
         self.latencies: list[float] = []
+        self._tasks: set[asyncio.Future[None]] = set()
         self.statuses: collections.Counter[int] = collections.Counter()
         self.samples: list[tuple[int, bytes]] = []
         self.late_max = 0
+        # When each request left (seconds of the epoch), and how long it took.
+        self.times: list[tuple[float, float]] = []
+        self._epoch = time.time() - time.perf_counter()
+
+    @property
+    def resends(self) -> bool:
+        return self._plan.resends
 
     async def wait(self) -> float:
         """Run to the end; return the seconds it took."""
-        loop = asyncio.get_running_loop()
-        connections = [
-            (await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._plan.port))[1]
-            for _ in range(self._plan.connections)
-        ]
+        connections = [await self._connect() for _ in range(self._plan.connections)]
         started = time.perf_counter()
         if self._plan.rate_per_s:
             await self._pace(started)
@@ -136,10 +156,43 @@ class Run:
         if self._plan.rate_per_s:
             self._idle.append(connection)
 
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return (await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._plan.port))[
+                    1
+                ]
+            except OSError:
+                if not self._plan.resends:
+                    raise
+                await asyncio.sleep(RECONNECT_S)
+
+    async def _replace(self, index: int, started: float) -> None:
+        """Open a connection instead of a lost one, and send again what that one had sent."""
+        if index >= 0:
+            self._due.appendleft((index, started))
+        await self._connect()
+        self._drain()
+
+    async def _again(self, connection: Connection, index: int, started: float) -> None:
+        await asyncio.sleep(RECONNECT_S)
+        if time.perf_counter() - started > RESEND_S_MAX:
+            self._done.set_exception(ConnectionError(f"request {index} got no reply in {RESEND_S_MAX} s"))
+            return
+        self._due.appendleft((index, started))
+        if not connection.is_lost:
+            self._idle.append(connection)
+        self._drain()
+
     def answered(self, connection: Connection, index: int, status: int, body: bytes, started: float) -> None:
+        if self._plan.resends and (status != 200 or _REPLIED not in body[:64]):
+            self._keep(asyncio.ensure_future(self._again(connection, index, started)))
+            return
+        self.times.append((started + self._epoch, time.perf_counter() - started))
         self.latencies.append(time.perf_counter() - started)
         self.statuses[status] += 1
-        if index % ANSWER_SAMPLE_EVERY == 0:
+        if index % self._plan.keep_every == 0:
             self.samples.append((index, body))
         if len(self.latencies) == len(self._plan.requests):
             self._done.set_result(None)
@@ -149,8 +202,18 @@ class Run:
         else:
             self._feed(connection)
 
-    def lost(self, error: Exception | None) -> None:
-        if not self._finished and not self._done.done():
+    def _keep(self, task: asyncio.Future[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def lost(self, connection: Connection, index: int, started: float, error: Exception | None) -> None:
+        if self._finished or self._done.done():
+            return
+        if self._plan.resends:
+            with contextlib.suppress(ValueError):
+                self._idle.remove(connection)
+            self._keep(asyncio.ensure_future(self._replace(index, started)))
+        else:
             self._done.set_exception(ConnectionError(f"the node closed a connection: {error}"))
 
 
@@ -175,6 +238,7 @@ async def _main(path: Path) -> None:
                 "p99_ms": _quantile(ordered, 0.99),
                 "statuses": {str(k): v for k, v in sorted(run.statuses.items())},
                 "generator_cpu_share": cpu / seconds,
+                "times": run.times if run.resends else [],
             }
         )
     )

@@ -2,8 +2,8 @@
 
 `updates`: HTTP, CBOR, request id, one Ed25519 check, an append to a log that is synced in groups, then an
 answer. `queries`: HTTP, CBOR, request id, one Ed25519 check, one Ed25519 signature of the answer.
-It stands on the product's own HTTP server, in one process. Run as `python -m bench.limits updates|queries
-PORT DIR`.
+`bytes:N`: HTTP and a reply of N bytes, the same to all, nothing checked and nothing signed. It stands on the
+product's own HTTP server, in one process. Run as `python -m bench.limits JOB PORT DIR`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cannery.node.gateway.app import Gateway
 from cannery.node.gateway.http import Answer, Request
 from cannery.node.gateway.http_server import HttpServer
 from cannery.node.gateway.settings import GatewaySettings
+from cannery.node.gateway.siblings import no_siblings
 from cannery.protocol.authentication import authenticate
 from cannery.protocol.envelope import parse_envelope
 from cannery.protocol.identity import Ed25519Identity
@@ -28,6 +29,8 @@ from cannery.protocol.query_signature import QueryReplied, encode_query_response
 
 HEADERS = ((b"content-type", b"application/cbor"),)
 REPLY = bytes(300)
+# The load generator takes an answer for one that begins so.
+BYTES_HEAD = b"\x66status\x67replied"
 
 
 class GroupLog:
@@ -64,17 +67,25 @@ class Bare:
     """Answers requests with nothing behind."""
 
     def __init__(self, job: str, folder: Path) -> None:
+        self.tallies = no_siblings(rated_count_max=1).tallies
         self._job = job
         self._log = GroupLog(folder / "log")
         self._node = Ed25519Identity(bytes(32))
+        size = int(job.partition(":")[2]) if job.startswith("bytes:") else 0
+        self._bytes = BYTES_HEAD + os.urandom(size) if size else b""
 
     async def answer(self, request: Request) -> Answer:
         parts = []
         while (part := await request.body.next_chunk()) is not None:
             parts.append(part)
         body = b"".join(parts)
+        if self._bytes:
+            return Answer(200, HEADERS, self._bytes)
         reply = await self._update(body) if self._job == "updates" else self._query(body)
         return Answer(200, HEADERS, reply)
+
+    def beat(self) -> None:
+        """Hear that a second has passed."""
 
     async def _update(self, body: bytes) -> bytes:
         envelope = parse_envelope(body, "call")
@@ -92,7 +103,7 @@ class Bare:
 
 async def main() -> None:
     job, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    # The server asks its gateway for nothing but answers.
+    # Of its gateway the server uses what is here, as long as requests are well formed.
     server = HttpServer(cast(Gateway, Bare(job, folder)), GatewaySettings())
     await asyncio.get_running_loop().create_server(server.make_connection, "127.0.0.1", port)
     await asyncio.Event().wait()

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import deploying, traffic
+from bench import deploying, peers, traffic
 from bench.report import Line
 from bench.servers import RunningNode, bare_server, running_node
 from cannery.candid.codec import encoder
@@ -77,6 +77,7 @@ def run_updates() -> Iterator[Line]:
     """Measure updates in a closed loop with 1, 64 and 512 clients, and in an open loop at 1,000/s."""
     with _loaded_node() as (node, canisters):
         root_key = node.agent().root_key()
+        ours: dict[int, traffic.Result] = {}
         for clients, count in ((1, 1_500), (CLIENTS, REQUESTS), (512, REQUESTS)):
             results, shares = [], []
             for run in range(RUNS):
@@ -104,11 +105,38 @@ def run_updates() -> Iterator[Line]:
                     "generator cores": middle.generator_cpu_share,
                 },
             )
+            ours[clients] = middle
         requests = updates(canisters, OPEN_LOOP_PER_S * 10, 77)
         result = traffic.send(node.port, requests, 256, OPEN_LOOP_PER_S)
         assert result.statuses == {"200": len(requests)}, result.statuses
         yield Line("updates", "open loop at 1,000/s: p50", result.p50_ms, "ms")
         yield Line("updates", "open loop at 1,000/s: p99", result.p99_ms, "ms")
+    yield from _beside_peers(ours)
+
+
+def _beside_peers(ours: dict[int, traffic.Result]) -> Iterator[Line]:
+    """Let the peers do the same job, with as many clients as ours had."""
+    for name, measure, plan in (
+        ("Restate", peers.measure_restate, ((1, 200), (CLIENTS, 2_000), (512, 2_000))),
+        ("Synapse", peers.measure_synapse, ((1, 50), (CLIENTS, 500), (512, 1_024))),
+    ):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                results = measure(Path(folder), plan)
+        except peers.PeerMissing as reason:
+            print(f"updates      {name} is left out: {reason}", flush=True)
+            continue
+        for (clients, count), result in zip(plan, results, strict=True):
+            assert result.statuses == {"200": count}, (name, result.statuses)
+            yield Line(
+                "updates",
+                f"beside {name}, {clients} clients",
+                ours[clients].per_s,
+                "per s",
+                name,
+                result.per_s,
+                {f"{name} p50 ms": result.p50_ms, f"{name} p99 ms": result.p99_ms},
+            )
 
 
 def run_queries() -> Iterator[Line]:

@@ -42,14 +42,18 @@ def free_port() -> int:
     return port
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunningNode:
     """A node that serves, its data and its processes."""
 
     port: int
     data: Path
-    process: psutil.Process
+    popen: subprocess.Popen[bytes]
     ready_s: float
+
+    @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self.popen.pid)
 
     @property
     def url(self) -> str:
@@ -74,6 +78,12 @@ class RunningNode:
         assert isinstance(names, dict)
         return names
 
+    def kill_and_start(self) -> None:
+        """End every process at once, as a power cut would, and start again on the same port."""
+        self.popen.kill()
+        self.popen.wait()
+        self.popen = _start(self.data, self.port)
+
     def cpu_s(self) -> float:
         """Sum the CPU seconds of all its processes."""
         return float(sum(t.user + t.system for t in (p.cpu_times() for p in self._processes())))
@@ -93,28 +103,33 @@ def running_node(data: Path, settings: str = CONFIG) -> Iterator[RunningNode]:
     (data / "cannery.toml").write_text(settings)
     port = free_port()
     started = time.perf_counter()
+    node = RunningNode(port, data, _start(data, port), time.perf_counter() - started)
+    try:
+        yield node
+    finally:
+        node.popen.send_signal(signal.SIGTERM)
+        try:
+            node.popen.wait(60)
+        except subprocess.TimeoutExpired:
+            node.popen.kill()
+            node.popen.wait()
+
+
+def _start(data: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start the processes of a node and wait until they serve."""
+    command = [str(Path(sys.executable).with_name("cannery")), "start"]
     process = subprocess.Popen(
-        [
-            str(Path(sys.executable).with_name("cannery")),
-            "start",
-            "--data",
-            str(data),
-            "--port",
-            str(port),
-        ],
+        [*command, "--data", str(data), "--port", str(port)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": "src"},
     )
     try:
         wait_until_ready(process)
-        yield RunningNode(port, data, psutil.Process(process.pid), time.perf_counter() - started)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process
 
 
 @contextlib.contextmanager

@@ -11,22 +11,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from bench.generator import Plan
+from bench.generator import ANSWER_SAMPLE_EVERY, Plan
+from cannery.cli.stress_requests import Signer
 from cannery.protocol import cbor
-from cannery.protocol.certificate import decode_certificate, verify_certificate
-from cannery.protocol.envelope import CallContent, QueryContent, build_envelope, request_id_of
+from cannery.protocol.certificate import Certificate, decode_certificate, verify_certificate
+from cannery.protocol.envelope import request_id_of
 from cannery.protocol.identity import Ed25519Identity, Identity
 from cannery.protocol.principal import Principal
 from cannery.protocol.query_signature import decode_query_response, verify_query_answer
 from cannery.protocol.request_status import Replied, read_request_status
 
-EXPIRY_NS = 240 * 1_000_000_000
+_SIGNER = Signer("http://127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Result:
     statuses: dict[str, int]
     generator_cpu_share: float
     samples: list[tuple[int, bytes]]
+    times: list[tuple[float, float]] = field(default_factory=list)
 
 
 def identities(count: int) -> list[Identity]:
@@ -64,28 +66,33 @@ def sign(
     nonce: int,
 ) -> Signed:
     """Sign one request and frame it as HTTP."""
-    content_type = CallContent if kind == "call" else QueryContent
-    content = content_type(
-        sender=identity.principal,
-        canister_id=canister,
-        method_name=method,
-        arg=arg,
-        ingress_expiry_ns=time.time_ns() + EXPIRY_NS,
-        nonce=nonce.to_bytes(8, "big"),
-    )
-    body = build_envelope(content, identity)
-    version = "v4" if kind == "call" else "v3"
-    head = (
-        f"POST /api/{version}/canister/{canister}/{kind} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        f"Content-Type: application/cbor\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return Signed(head.encode() + body, request_id_of(content))
+    content, http = _SIGNER.frame(kind, canister, method, arg, identity, nonce.to_bytes(8, "big"))
+    return Signed(http, request_id_of(content))
 
 
-def send(port: int, requests: Sequence[Signed], connections: int, rate_per_s: float = 0) -> Result:
-    """Send all requests from a generator process; `rate_per_s` 0 is a closed loop."""
+def send(
+    port: int,
+    requests: Sequence[Signed],
+    connections: int,
+    rate_per_s: float = 0,
+    *,
+    resends: bool = False,
+    keep_every: int = ANSWER_SAMPLE_EVERY,
+) -> Result:
+    """Send all requests from a generator process; `rate_per_s` 0 is a closed loop. With `resends`, each one
+    again until it has a certified reply, through restarts of the node; `times` tells when each left. One
+    answer in `keep_every` is among the samples.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(port, connections, [r.http for r in requests], rate_per_s, f"{folder}/answers")
+        plan = Plan(
+            port,
+            connections,
+            [r.http for r in requests],
+            rate_per_s,
+            f"{folder}/answers",
+            resends,
+            keep_every,
+        )
         path = Path(folder) / "plan"
         path.write_bytes(msgspec.msgpack.encode(plan))
         done = subprocess.run(
@@ -101,15 +108,26 @@ def send(port: int, requests: Sequence[Signed], connections: int, rate_per_s: fl
 def verify_updates(requests: Sequence[Signed], result: Result, root_key: bytes) -> int:
     """Check the sampled answers: a valid certificate with a reply to just this request. Return how many."""
     for index, body in result.samples:
-        answer, _ = cbor.decode(body)
-        assert isinstance(answer, dict), body[:80]
-        blob = answer["certificate"]
-        assert isinstance(blob, bytes)
-        certificate = decode_certificate(blob)
+        certificate = _certificate_in(body)
         verify_certificate(certificate, root_key, now_ns=time.time_ns())
         status = read_request_status(certificate.tree, requests[index].request_id)
         assert isinstance(status, Replied), status
     return len(result.samples)
+
+
+def reply_in(request: Signed, body: bytes) -> bytes:
+    """Read the reply to an update call out of its answer, unverified."""
+    status = read_request_status(_certificate_in(body).tree, request.request_id)
+    assert isinstance(status, Replied), status
+    return status.reply
+
+
+def _certificate_in(body: bytes) -> Certificate:
+    answer, _ = cbor.decode(body)
+    assert isinstance(answer, dict), body[:80]
+    blob = answer["certificate"]
+    assert isinstance(blob, bytes)
+    return decode_certificate(blob)
 
 
 def verify_queries(requests: Sequence[Signed], result: Result, node_key_der: bytes) -> int:

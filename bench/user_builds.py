@@ -19,7 +19,7 @@ _HOOKS = '''
     @post_upgrade
     def check_in(self, ctx: Context) -> None:
         """Do to some users what a bad version does."""
-        name = self.me.get().username
+        name = {name}
         if {is_trap}:
             ctx.trap("the old letters cannot be read")
         if name.startswith("hang"):
@@ -42,7 +42,9 @@ _MARKER = "    def _sweep(self"
 _IMPORT = "    continuation,\n"
 
 
-def build_user(label: str, *, traps: str = 'name.startswith("trap")') -> BuiltModule:
+def build_user(
+    label: str, *, name: str = "self.me.get().username", traps: str = 'name.startswith("trap")'
+) -> BuiltModule:
     """Build the user module with hooks; `traps` is the condition under which one traps."""
     with tempfile.TemporaryDirectory() as folder:
         users = Path(folder) / "users"
@@ -51,10 +53,15 @@ def build_user(label: str, *, traps: str = 'name.startswith("trap")') -> BuiltMo
         source = path.read_text()
         assert source.count(_MARKER) == 1
         assert source.count(_IMPORT) == 1
-        hooks = _HOOKS.format(label=label, is_trap=traps).lstrip("\n")
+        hooks = _HOOKS.format(label=label, name=name, is_trap=traps).lstrip("\n")
         source = source.replace(_MARKER, f"{hooks}\n{_MARKER}")
         path.write_text(source.replace(_IMPORT, f"{_IMPORT}    health,\n    post_upgrade,\n"))
         return build_source(read_source(str(path)))
+
+
+def build_good(label: str) -> BuiltModule:
+    """Build a version whose hooks do no harm."""
+    return build_user(label, name='"nobody"')
 
 
 def build_bad_for_all(label: str) -> BuiltModule:

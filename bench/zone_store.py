@@ -164,10 +164,12 @@ def _measure(node: Node, zone: Any, requests: list[bytes]) -> list[float]:
 
 def _prune(node: Node, zone: Any, path: Path) -> Line:
     before = _size_of(path)
-    started = time.perf_counter()
+    steps = []
     while zone.get_min_message_id() <= COUNT // 2:
+        started = time.perf_counter()
         zone.prune(COUNT // 2 + 1)
-    seconds = time.perf_counter() - started
+        steps.append(time.perf_counter() - started)
+    seconds = sum(steps)
     assert zone.get_message_count() == COUNT - COUNT // 2
     rule = LogRule(COUNT, 10**12, None, WhenFull.prune_oldest())
     zone.set_retention(RetentionRules(rule, rule, rule))
@@ -179,6 +181,10 @@ def _prune(node: Node, zone: Any, path: Path) -> Line:
     assert zone.add_messages(full).tag == "ok"
     posted = time.perf_counter() - started
     node.restart()
+    after = _size_of(path)
+    # At once what the engine does in its own time.
+    node.store._db.compact_range(None, None)  # type: ignore[attr-defined]  # the engine itself
+    node.restart()
     return Line(
         "zone_store",
         "messages pruned",
@@ -186,9 +192,12 @@ def _prune(node: Node, zone: Any, path: Path) -> Line:
         "per s",
         notes={
             "seconds": seconds,
-            "ms of a post of 1,000 that makes its own room": 1_000 * posted,
+            "ms of a step of 500": 1_000 * sorted(steps)[len(steps) // 2],
+            "ms of the longest step": 1_000 * max(steps),
+            "ms of a post of 500 that makes its own room": 1_000 * posted,
             "disk before, MB": before / 1e6,
-            "disk after, MB": _size_of(path) / 1e6,
+            "disk after, MB": after / 1e6,
+            "disk when the engine has tidied up, MB": _size_of(path) / 1e6,
         },
     )
 
