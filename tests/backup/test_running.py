@@ -17,6 +17,7 @@ from cannery.protocol.principal import Principal
 from tests.backup.stand import Stand
 from tests.conftest import Cli, Ran
 from tests.node_under_test import NodeUnderTest
+from tests.waiting import wait_until
 
 BOOK = Path(__file__).resolve().parents[2] / "examples" / "guestbook.py"
 FOUNDER = Path(__file__).parent / "founder.py"
@@ -64,11 +65,7 @@ class Load:
 
     def wait_for(self, count: int) -> None:
         """Wait until so many were acknowledged."""
-        for _ in range(60_000):
-            if len(self.acknowledged) >= count:
-                return
-            self._ends.wait(0.001)
-        raise AssertionError("the load does not get on")
+        wait_until(lambda: len(self.acknowledged) >= count, "the load does not get on")
 
     def __enter__(self) -> Load:
         self._thread.start()

@@ -33,6 +33,7 @@ from cannery.testing.store import MemoryStore
 from tests.node.process_node import ProcessNode
 from tests.node.test_subnet_processes import SEND, install, numbers
 from tests.testing.test_subnets import Far, Near, send
+from tests.waiting import wait_until
 
 CYCLES = 1_000
 
@@ -284,8 +285,7 @@ def test_a_node_that_serves_is_saved_while_messages_go_to_and_fro(tmp_path: Path
         sender = threading.Thread(target=load)
         sender.start()
         try:
-            while len(acknowledged) < 20:
-                ends.wait(0.01)
+            wait_until(lambda: len(acknowledged) >= 20, "the load does not get on")
             before = len(acknowledged)
             made = [create_backup(FolderShelf(tmp_path / "backups"), Order(node.data), "a test")]
             made.append(create_backup(FolderShelf(tmp_path / "backups"), Order(node.data), "a test"))
@@ -302,8 +302,8 @@ def test_a_node_that_serves_is_saved_while_messages_go_to_and_fro(tmp_path: Path
         restored = ProcessNode(target)
         for number in (10**6, 10**6 + 1):
             restored.agent.call(near, "send", SEND((far, number)))
-        while (heard := numbers(restored, near))[-1] != 10**6 + 1:
-            ends.wait(0.01)
+        wait_until(lambda: numbers(restored, near)[-1] == 10**6 + 1, "the last number is not heard")
+        heard = numbers(restored, near)
         taken = numbers(restored, far)
         assert taken == heard
         assert before <= len(heard) - 2 <= len(acknowledged)

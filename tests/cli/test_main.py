@@ -10,6 +10,7 @@ from cannery.client.errors import Expired, Refused, Rejected, Unreachable, Unver
 from cannery.client.identity_store import NameProblem, StoreProblem
 from cannery.errors import CanneryError, DecodeError
 from tests.conftest import Cli
+from tests.waiting import NEVER_S
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,6 @@ def test_output_to_a_closed_pipe_is_quiet(cli: Cli) -> None:
         env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=NEVER_S,
     )
     assert done.stderr == ""

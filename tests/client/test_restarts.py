@@ -11,6 +11,7 @@ from cannery.cli.management import Management
 from cannery.client import Agent, open_actor
 from cannery.protocol.principal import Principal
 from tests.node_under_test import NodeUnderTest
+from tests.waiting import NEVER_S
 
 SOURCE = """
 from cannery import Canister, Context, StableLog, nat64, query, update
@@ -60,10 +61,10 @@ def test_calls_outlast_a_killed_node_and_run_once_in_order(
     writer.start()
     for _round in range(2):
         for _call in range(15):
-            reached.acquire(timeout=60)
+            reached.acquire(timeout=NEVER_S)
         node.kill()
         start_node()
-    writer.join(timeout=120)
+    writer.join(timeout=NEVER_S)
     assert answers == list(range(CALLS))
     with node.agent() as agent:
         assert open_actor(agent, notes).all() == list(range(CALLS))

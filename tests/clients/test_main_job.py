@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from cannery.protocol.principal import Principal
 from tests.clients.conftest import NO_ARGUMENTS, deploy_probe
 from tests.conftest import Cli
 from tests.node_under_test import PROGRAM, NodeUnderTest
+from tests.waiting import NEVER_S, wait_until
 
 StartNode = Callable[..., NodeUnderTest]
 
@@ -41,7 +41,7 @@ def run(node: NodeUnderTest, *arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=NEVER_S,
         check=False,
     )
     assert done.returncode == 0, f"cannery {' '.join(arguments)}:\n{done.stderr}"
@@ -154,9 +154,7 @@ def read_count(agent: Agent, probe: Principal) -> int:
 
 
 def wait_until_counted(agent: Agent, probe: Principal, count: int) -> None:
-    end = time.monotonic() + DELIVERED_S_MAX
-    while read_count(agent, probe) < count:
-        assert time.monotonic() < end, f"the count does not reach {count}"
+    wait_until(lambda: read_count(agent, probe) >= count, f"the count does not reach {count}")
 
 
 def away_texts(cycle: int) -> list[str]:
@@ -165,8 +163,10 @@ def away_texts(cycle: int) -> list[str]:
 
 def wait_until_read(people: People, name: str, texts: list[str]) -> None:
     """Read a mailbox until all is there; on the way there is only ever a beginning of it."""
-    end = time.monotonic() + DELIVERED_S_MAX
-    while (seen := people.read(name)) != texts:
+
+    def is_all_there() -> bool:
+        seen = people.read(name)
         assert seen == texts[: len(seen)], f"{name} reads {seen}"
-        assert time.monotonic() < end, f"{name} still reads only {seen}"
-        time.sleep(0.1)
+        return seen == texts
+
+    wait_until(is_all_there, f"{name} does not get {texts}")

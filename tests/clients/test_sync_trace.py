@@ -12,8 +12,6 @@ import re
 import secrets
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from tests.clients.system_calls import (
     read_trace,
 )
 from tests.node_under_test import PROGRAM, ROOT, NodeUnderTest
+from tests.waiting import NEVER_S, wait_until
 
 CLIENTS = 4
 CALLS_EACH = 8
@@ -93,7 +92,7 @@ class TracedNode:
         assert self.node.process is not None
         last_line = re.compile(rf"^{self.node.process.pid} +\+\+\+ exited", re.MULTILINE)
         self.node.stop()
-        wait_for(lambda: last_line.search(self.trace.read_text(errors="replace")) is not None)
+        wait_until(lambda: last_line.search(self.trace.read_text(errors="replace")) is not None)
         return read_trace(self.trace.read_text(errors="replace").splitlines())
 
 
@@ -104,14 +103,6 @@ def call_accepted(node: NodeUnderTest, probe: Principal, arg: bytes, method: str
         call = agent.sign_call(probe, method, arg)
         answer = httpx.post(url, content=call.body, headers={"content-type": "application/cbor"})
     assert answer.status_code == 202, answer.text
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + TRACE_S_MAX
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def _marker() -> str:
@@ -163,7 +154,7 @@ def test_a_sync_that_does_not_return_holds_all_answers(
                 pool.submit(call_accepted, node, probe, NO_ARGUMENTS),
             ]
             try:
-                wait_for(begun.exists)
+                wait_until(begun.exists)
                 # The node goes on and answers queries, which do not see what is not durable.
                 for _ in range(50):
                     assert reader.query(probe, "value", NO_ARGUMENTS) == encode_nat64((0,))
@@ -171,8 +162,8 @@ def test_a_sync_that_does_not_return_holds_all_answers(
             finally:
                 hold.unlink()
             for answer in answers:
-                answer.result(timeout=30)
-            wait_for(lambda: reader.query(probe, "value", NO_ARGUMENTS) == encode_nat64((2,)))
+                answer.result(timeout=NEVER_S)
+            wait_until(lambda: reader.query(probe, "value", NO_ARGUMENTS) == encode_nat64((2,)))
     finally:
         node.close()
 

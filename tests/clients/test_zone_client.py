@@ -18,6 +18,7 @@ from cannery.client.zone_values import BadTopic, Message, Missing, ZoneRefused
 from tests.clients.zone_town import ANN, BOB, EVE, Town
 from tests.docs.transcript import blocks_of
 from tests.node_under_test import ROOT, NodeUnderTest
+from tests.waiting import NEVER_S
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def texts(messages: list[Message]) -> list[tuple[int, str, str]]:
 
 
 async def take(items: AsyncIterator[Message | Missing], count: int) -> list[Message | Missing]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(NEVER_S):
         return [await anext(items) for _ in range(count)]
 
 
@@ -281,7 +282,7 @@ def test_the_example_of_the_guide(town: Town, tmp_path: Path, monkeypatch: pytes
             await ann.encrypt()
             invitation = str(await ann.invite())
             following = asyncio.ensure_future(names["follow"](town.node.url, BOB, town.id, invitation))
-            async with asyncio.timeout(60), aclosing(ann.live(after=0)) as news:
+            async with asyncio.timeout(NEVER_S), aclosing(ann.live(after=0)) as news:
                 assert (await anext(news)).body == b"at noon?"  # type: ignore[union-attr]
                 await ann.post("plans", b"draft")
                 while {m.principal: m.unread_from for m in await ann.members()}[BOB.principal] != 3:

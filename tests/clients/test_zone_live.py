@@ -15,13 +15,14 @@ from cannery.client.zone import Zone, join_zone, open_zone
 from cannery.client.zone_values import Message, Missing, ZoneRefused, ZoneRewound
 from tests.clients.zone_town import ANN, BOB, Town
 from tests.node_under_test import NodeUnderTest
+from tests.waiting import NEVER_S
 
 StartNode = Callable[..., NodeUnderTest]
 KILLS, BETWEEN = 2, 40
 
 
 async def take(items: AsyncIterator[Message | Missing], count: int) -> list[Message | Missing]:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(NEVER_S):
         return [await anext(items) for _ in range(count)]
 
 

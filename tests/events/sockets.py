@@ -16,8 +16,9 @@ from cannery.protocol import cbor
 from cannery.protocol.envelope import QueryContent, build_envelope
 from cannery.protocol.identity import Identity
 from cannery.protocol.principal import Principal
+from tests.waiting import NEVER_S
 
-WAIT_S = 20.0
+WAIT_S = NEVER_S
 _encode = encoder((type_of(EventRequest),))
 
 

@@ -17,6 +17,7 @@ from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
 from tests.events.test_events_socket import club_module
 from tests.node.process_node import ProcessNode
+from tests.waiting import NEVER_S
 
 ANN = Ed25519Identity(bytes(31) + b"\x0a")
 KILLS = 3
@@ -32,8 +33,8 @@ def _cut_power(node: ProcessNode) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    node.process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    node.process.communicate(timeout=NEVER_S)
+    _, alive = psutil.wait_procs(processes, timeout=NEVER_S)
     assert not alive
 
 
@@ -44,7 +45,7 @@ async def _say(agent: AsyncAgent, club: Principal, start: int, count: int) -> No
 
 async def _next(events: AsyncIterator[Event | Gap], count: int) -> list[Event]:
     found: list[Event] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(NEVER_S):
         while len(found) < count:
             item = await anext(events)
             assert isinstance(item, Event)

@@ -14,6 +14,7 @@ from cannery.node.gateway.push.wire import Subscribe, Unsubscribe, parse_message
 from cannery.protocol import cbor
 from tests.events.test_events_socket import node  # noqa: F401  (a fixture)
 from tests.node.process_node import ProcessNode
+from tests.waiting import NEVER_S
 
 HANDSHAKE = (
     b"GET /api/cannery/v1/events HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
@@ -54,7 +55,7 @@ def test_fuzz_messages_are_read_or_refused(data: bytes) -> None:
 def test_fuzz_frames_end_in_a_close_or_are_answered(node: ProcessNode, frames: list[bytes]) -> None:  # noqa: F811
     address = ("127.0.0.1", int(node.url.rpartition(":")[2]))
     with socket.create_connection(address) as connection:
-        connection.settimeout(20)
+        connection.settimeout(NEVER_S)
         connection.sendall(HANDSHAKE + b"".join(frames))
         closing = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
         try:

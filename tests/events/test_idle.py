@@ -18,6 +18,7 @@ from cannery.protocol.principal import Principal
 from tests.events.test_events_socket import Club, club_module
 from tests.events.test_frames import HANDSHAKE
 from tests.node.process_node import ProcessNode
+from tests.waiting import NEVER_S
 
 COUNT = 2_000
 BYTES_MAX = 40 * 1024
@@ -26,7 +27,7 @@ _request = encoder((type_of(EventRequest),))
 
 def _open(port: int, club: Principal) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port))
-    connection.settimeout(30)
+    connection.settimeout(NEVER_S)
     connection.sendall(HANDSHAKE)
     received = b""
     while b"challenge" not in received or len(received.partition(b"\r\n\r\n")[2]) < 62:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from bench import traffic
@@ -16,6 +15,7 @@ from cannery.fleet.rollout_types import RuleChange
 from cannery.protocol.principal import Principal
 from tests.node_under_test import NodeUnderTest
 from tests.sim.methods import shape
+from tests.waiting import wait_until
 
 USER_COUNT = 500
 WRITER_COUNT = 30
@@ -34,13 +34,6 @@ def names() -> list[str]:
     for place, name in enumerate(BAD, 1):
         found[place * 30] = name
     return found
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.05)
 
 
 def register_all(node: NodeUnderTest, index: Principal) -> list[Principal]:
@@ -87,10 +80,10 @@ def _roll_out_a_partly_bad_build(
     built = build_user("partly bad")
     fleet.release(2, built.module, built.hash)
     id = fleet.start(2, WAVE, RULE)
-    wait_for(lambda: fleet.rollout(id).counts.forward > USER_COUNT // 4)
+    wait_until(lambda: fleet.rollout(id).counts.forward > USER_COUNT // 4)
     node.kill()
     node.start()
-    wait_for(lambda: fleet.rollout(id).ended_ns is not None)
+    wait_until(lambda: fleet.rollout(id).ended_ns is not None)
     rollout = fleet.rollout(id)
     assert (rollout.state.tag, rollout.counts.quarantined) == ("done", len(BAD)), rollout
     assert rollout.counts.forward == USER_COUNT - len(BAD)
@@ -113,7 +106,7 @@ def _roll_out_a_bad_build(fleet: FleetOfUsers) -> None:
     built = build_bad_for_all("bad for all")
     fleet.release(3, built.module, built.hash)
     id = fleet.start(3, WAVE, RULE)
-    wait_for(lambda: fleet.rollout(id).ended_ns is not None)
+    wait_until(lambda: fleet.rollout(id).ended_ns is not None)
     rollout = fleet.rollout(id)
     assert rollout.state.tag == "rolled_back", rollout
     assert rollout.counts.selected <= USER_COUNT // 20, "it stopped at the canary"

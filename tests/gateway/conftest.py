@@ -27,6 +27,7 @@ from cannery.protocol.envelope import CallContent, QueryContent, ReadStateConten
 from cannery.protocol.identity import AnonymousIdentity, Ed25519Identity, Identity
 from cannery.protocol.principal import Principal
 from tests.gateway.scripted import Script, ScriptedSubnet
+from tests.waiting import NEVER_S, wait_until
 
 ROOT_KEY = BlsKey.from_seed(b"root key of the gateway tests...")
 NODE_KEY = Ed25519Identity(b"node key of the gateway tests...")
@@ -56,8 +57,8 @@ class Node:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(10), "the gateway does not start"
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        assert self._ready.wait(NEVER_S), "the gateway does not start"
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=NEVER_S)
 
     def _make(self) -> Gateway:
         self._loop = asyncio.get_running_loop()
@@ -79,7 +80,7 @@ class Node:
         self.http.close()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(NEVER_S)
         assert not self._thread.is_alive(), "the gateway does not stop"
 
     # --- requests ---------------------------------------------------------------------------------
@@ -113,10 +114,10 @@ class Node:
 
         def hold() -> None:
             held.set()
-            release.wait(10)
+            release.wait(NEVER_S)
 
         self._loop.call_soon_threadsafe(hold)
-        assert held.wait(10), "the event loop does not turn"
+        assert held.wait(NEVER_S), "the event loop does not turn"
         for connection, body in zip(sockets, bodies, strict=True):
             connection.sendall(raw_request("POST", path, body))
         release.set()
@@ -124,7 +125,7 @@ class Node:
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port))
-        connection.settimeout(10)
+        connection.settimeout(NEVER_S)
         return connection
 
     def answer_of(self, connection: socket.socket) -> httpx.Response:
@@ -139,12 +140,8 @@ class Node:
         return read_response(connection)
 
     def wait_for(self, find: Callable[[], Found]) -> Found:
-        """Ask until there is something; each turn is a request, so nothing sleeps."""
-        for _ in range(2000):
-            found = find()
-            if found:
-                return found
-        raise AssertionError("it never came")
+        """Ask until there is something."""
+        return wait_until(find)
 
 
 def raw_request(method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
@@ -155,7 +152,7 @@ def raw_request(method: str, path: str, body: bytes = b"", headers: str = "") ->
 def read_response(connection: socket.socket) -> httpx.Response:
     """Read one response and close the connection."""
     with connection, connection.makefile("rb") as stream:
-        connection.settimeout(10)
+        connection.settimeout(NEVER_S)
         return read_one(stream)
 
 

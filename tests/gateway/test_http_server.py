@@ -30,6 +30,7 @@ from tests.gateway.conftest import (
     raw_request,
     read_one,
 )
+from tests.waiting import NEVER_S
 
 QUERY = f"/api/v3/canister/{CANISTER}/query"
 MIB = 1024 * 1024
@@ -46,7 +47,7 @@ def _later(node: Node, seconds: float) -> None:
         done.set()
 
     node._loop.call_soon_threadsafe(look)
-    assert done.wait(10)
+    assert done.wait(NEVER_S)
 
 
 def _settle(node: Node) -> None:

@@ -17,6 +17,7 @@ from cannery.node.data_dir import load_keys, open_data_dir, range_of
 from cannery.node.gateway.process import connect_subnets, main
 from cannery.node.remote_subnet import RemoteSubnet
 from cannery.protocol.principal import Principal
+from tests.waiting import NEVER_S
 
 
 class Child:
@@ -43,7 +44,7 @@ class Child:
 
     def end(self) -> int:
         self.process.kill()
-        return self.process.wait(10)
+        return self.process.wait(NEVER_S)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +79,10 @@ def test_two_gateways_share_a_socket_and_end_in_order(data: Path, listener: sock
         assert page["root_key"] == load_keys(data).root.public_key_der.hex()
         assert first.process.stdin is not None
         first.process.stdin.close()
-        assert first.process.wait(10) == 0
+        assert first.process.wait(NEVER_S) == 0
         assert httpx.get(f"{url}/health").text == "healthy\n"
         second.process.terminate()
-        assert second.process.wait(10) == 0
+        assert second.process.wait(NEVER_S) == 0
     finally:
         first.end()
         second.end()
@@ -93,7 +94,7 @@ def test_a_gateway_that_waits_for_its_subnet_ends_when_it_is_told_to(tmp_path: P
         subnet = RemoteSubnet(str(tmp_path / "nobody listens"))
         asyncio.get_running_loop().call_soon(stop.set)
         try:
-            return await asyncio.wait_for(connect_subnets([subnet], stop), 30)
+            return await asyncio.wait_for(connect_subnets([subnet], stop), NEVER_S)
         finally:
             await subnet.close()
 
@@ -113,7 +114,7 @@ def test_without_a_data_directory_there_is_one_clear_line(
 def test_a_taken_port_is_one_clear_line(data: Path, listener: socket.socket) -> None:
     port = str(listener.getsockname()[1])
     child = Child("cannery.node.gateway", "--data", str(data), "--port", port)
-    assert child.process.wait(20) == 1
+    assert child.process.wait(NEVER_S) == 1
     assert child.process.stderr is not None
     error = child.process.stderr.read()
     assert f"port {port} on 127.0.0.1 is taken" in error

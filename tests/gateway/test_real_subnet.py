@@ -22,6 +22,7 @@ from cannery.protocol.principal import MANAGEMENT, Principal
 from cannery.protocol.request_status import Rejected, Replied, RequestStatus, read_request_status
 from tests.gateway.conftest import CBOR, MINUTE_NS, NOBODY, nonce
 from tests.gateway.test_process import Child
+from tests.waiting import NEVER_S
 
 
 class RealNode:
@@ -35,7 +36,9 @@ class RealNode:
         assert self._children[0].ready()
         self._children.append(Child("cannery.node.gateway", "--data", str(path), listener=self._listener))
         assert self._children[1].ready()
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self._listener.getsockname()[1]}", timeout=30)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self._listener.getsockname()[1]}", timeout=NEVER_S
+        )
 
     def close(self) -> None:
         self.http.close()

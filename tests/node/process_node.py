@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from resource import RLIMIT_NOFILE, setrlimit
@@ -20,6 +19,7 @@ from cannery.node.data_dir import load_keys
 from cannery.protocol.principal import MANAGEMENT, Principal
 from cannery.replica.management.dispatch import METHODS
 from cannery.replica.management.types import InstallCodeArgs, InstallMode, ProvisionalCreateArgs
+from tests.waiting import NEVER_S, wait_until
 
 RUNNER = """
 import asyncio, sys
@@ -99,7 +99,7 @@ class ProcessNode:
         """Stop it; give the exit code and what it wrote to standard error."""
         self.agent.close()
         self.process.send_signal(signal_number)
-        _, errors = self.process.communicate(timeout=60)
+        _, errors = self.process.communicate(timeout=NEVER_S)
         return self.process.returncode, errors
 
     def kill(self) -> None:
@@ -107,14 +107,14 @@ class ProcessNode:
         self.agent.close()
         children = self.supervisor.children(recursive=True)
         self.process.kill()
-        self.process.communicate(timeout=60)
-        _, alive = psutil.wait_procs(children, timeout=20)
+        self.process.communicate(timeout=NEVER_S)
+        _, alive = psutil.wait_procs(children, timeout=NEVER_S)
         assert not alive, f"left behind: {alive}"
 
 
-def wait_until_gone(process: psutil.Process, timeout_s: float = 30) -> None:
+def wait_until_gone(process: psutil.Process) -> None:
     """Wait for the end of somebody else's child."""
-    end = time.monotonic() + timeout_s
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end, f"{process} is still there"
-        time.sleep(0.01)
+    wait_until(
+        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+        f"{process} is still there",
+    )

@@ -40,6 +40,7 @@ from tests.events.test_events_socket import Club, club_module
 from tests.node.exposition import Family, read_exposition
 from tests.node.process_node import ProcessNode, wait_until_gone
 from tests.node.test_processes import EMPTY, module_of
+from tests.waiting import NEVER_S, wait_until
 
 ANN = Ed25519Identity(bytes(31) + b"\x0a")
 BEN = Ed25519Identity(bytes(31) + b"\x0b")
@@ -109,7 +110,7 @@ class Pair:
         """Connect to each anew."""
         self.close()
         for number in range(2):
-            client = httpx.Client(base_url=self.node.url, timeout=30)
+            client = httpx.Client(base_url=self.node.url, timeout=NEVER_S)
             with self.only(number):
                 assert client.get("/health?verbose").json()["gateway"] == number
             self.clients.append(client)
@@ -121,11 +122,12 @@ class Pair:
 
     def wait_for_starts(self, count: int) -> None:
         """Ask the first gateway until the second has been started so often, and is up."""
-        for _ in range(10_000):
+
+        def is_started() -> bool:
             each = httpx.get(f"{self.node.url}/health?verbose").json()["gateways"][1]
-            if each["starts"] == count and each["is_up"]:
-                return
-        raise AssertionError("it was not started again")
+            return each["starts"] == count and each["is_up"]
+
+        wait_until(is_started, "it was not started again")
 
     # --- requests
 
@@ -160,6 +162,17 @@ class Pair:
         answer = self.clients[number].post(path, content=build_envelope(read, who), headers=CBOR)
         assert answer.status_code == 200, answer.text
         return self.proven(answer.content, content)
+
+    def reply_at(self, number: int, content: CallContent) -> Replied:
+        """Read a call's status at a gateway until it is replied."""
+
+        def reply() -> Replied | None:
+            found = self.status_of(number, content)
+            return found if isinstance(found, Replied) else None
+
+        found = wait_until(reply, "no reply comes")
+        assert found is not None
+        return found
 
     def proven(self, body: bytes, content: CallContent) -> object:
         fields, _ = cbor.decode(body)
@@ -251,11 +264,7 @@ def test_a_call_at_one_gateway_is_read_at_the_other(pair: Pair) -> None:
     for number in range(2):
         content = pair.content("add")
         assert pair.call(number, content, version=2).status_code == 202
-        for _ in range(1_000):
-            found = pair.status_of(1 - number, content)
-            if isinstance(found, Replied):
-                break
-        assert isinstance(found, Replied)
+        found = pair.reply_at(1 - number, content)
         again = pair.call(1 - number, content)
         assert pair.proven(again.content, content) == found
 
@@ -292,7 +301,7 @@ def test_a_large_answer_of_one_is_read_again_at_the_other(pair: Pair) -> None:
 def test_a_large_answer_goes_to_all_who_sent_the_same_and_leaves_nothing(pair: Pair) -> None:
     size = 3 * 2**20
     with ExitStack() as opened:
-        more = [opened.enter_context(httpx.Client(base_url=pair.node.url, timeout=30)) for _ in range(4)]
+        more = [opened.enter_context(httpx.Client(base_url=pair.node.url, timeout=NEVER_S)) for _ in range(4)]
         with ThreadPoolExecutor(6) as all_of_them:
             for _ in range(4):
                 content = pair.content("fetch", nat(size))
@@ -304,11 +313,8 @@ def test_a_large_answer_goes_to_all_who_sent_the_same_and_leaves_nothing(pair: P
     # Nor does an answer that is read as a request's status, if at all.
     content = pair.content("fetch", nat(size))
     assert pair.call(0, content, version=2).status_code == 202
-    for _ in range(1_000):
-        if isinstance(pair.status_of(1, content), Replied):
-            break
-    pair.query(0, "value")
-    assert not list((pair.node.data / "spool").glob("reply-*"))
+    pair.reply_at(1, content)
+    wait_until(lambda: not list((pair.node.data / "spool").glob("reply-*")), "a reply stays in the spool")
 
 
 def test_subscribers_at_either_hear_the_same(pair: Pair) -> None:

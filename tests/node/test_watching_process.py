@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.gateway.fleets_under_test import Honest
 from tests.node.exposition import read_exposition
 from tests.node.process_node import ProcessNode
 from tests.node.webhook_server import Hook
+from tests.waiting import wait_until
 
 ALARM_S_MAX = 10.0
 
@@ -29,10 +29,8 @@ def hook() -> Iterator[Hook]:
 
 def wait_until_told(url: str) -> None:
     """Ask until the node has noted that the webhook took the alarm; each turn is a request."""
-    for _ in range(1_000):
-        if 'cannery_alarms_told_total{receiver="webhook-1"} 1' in httpx.get(f"{url}/metrics").text:
-            return
-    raise AssertionError("the node never noted it")
+    noted = 'cannery_alarms_told_total{receiver="webhook-1"} 1'
+    wait_until(lambda: noted in httpx.get(f"{url}/metrics").text, "the node never noted it")
 
 
 def test_an_alarm_reaches_the_webhook_within_ten_seconds_of_its_round(tmp_path: Path, hook: Hook) -> None:
@@ -49,9 +47,7 @@ def test_an_alarm_reaches_the_webhook_within_ten_seconds_of_its_round(tmp_path: 
         node.agent.call(index, "found", encoder(())(()))
         hints = tuple(map(type_of, (str, str, str, bool)))
         node.agent.call(index, "alarm", encoder(hints)(("battery_low", "i", "3 cycles left", False)))
-        raised_s = time.monotonic()
         assert hook.got.wait(ALARM_S_MAX)
-        assert time.monotonic() - raised_s < ALARM_S_MAX
         assert hook.texts == ["3 cycles left"]
         wait_until_told(node.url)
         # Either gateway process shows what the first one watches.
