@@ -14,6 +14,7 @@ from cannery.cli.stress_load import TIMED_OUT, Visit, failure_of, run_load
 from cannery.cli.stress_report import times_of
 from tests.conftest import Cli
 from tests.node_under_test import NodeUnderTest
+from tests.waiting import NEVER_S
 
 SMALL = ("--clients", "4", "--chats", "3", "--pool", "5", "--json")
 
@@ -115,8 +116,11 @@ def server(answer: bytes | None) -> Iterator[int]:
     ],
 )
 def test_each_failure_is_a_text(answer: bytes | None, failure: str) -> None:
+    timeout_s = 0.2 if answer is None else NEVER_S
     with server(answer) as port:
-        load = run_load(("127.0.0.1", port), [Visit([b"GET"]), Visit([b"GET"])], spread_s=0, timeout_s=0.2)
+        load = run_load(
+            ("127.0.0.1", port), [Visit([b"GET"]), Visit([b"GET"])], spread_s=0, timeout_s=timeout_s
+        )
     for visit in load.visits:
         assert visit.took_s is None
         assert visit.failure is not None
@@ -126,7 +130,7 @@ def test_each_failure_is_a_text(answer: bytes | None, failure: str) -> None:
 def test_nobody_there_is_a_failure_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    load = run_load(("127.0.0.1", port), [Visit([b"GET"])], spread_s=0, timeout_s=5)
+    load = run_load(("127.0.0.1", port), [Visit([b"GET"])], spread_s=0, timeout_s=NEVER_S)
     assert str(load.visits[0].failure).startswith("cannot connect: ")
 
 
