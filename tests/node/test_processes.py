@@ -25,7 +25,7 @@ NAT64_0 = encoder((type_of(nat64),))((0,))
 
 CONFIG = """
 [node]
-no_progress_ms_max = 1000
+no_progress_ms_max = 3000
 memory_mib_max = 400
 [limits]
 message_cpu_ms_max = 300

@@ -52,8 +52,9 @@ nonces = iter(range(10**9))
 CONFIG = """
 [node]
 gateway_count = 2
-no_progress_ms_max = 1000
+no_progress_ms_max = 100000
 """
+HANGS_SOON = CONFIG.replace("100000", "3000")
 
 
 class Tally(Canister):
@@ -366,7 +367,7 @@ def test_a_gateway_may_be_killed_more_often_than_one_may_fail(tmp_path: Path) ->
 
 
 def test_a_gateway_that_hangs_is_known_and_started_again(tmp_path: Path) -> None:
-    with running_pair(tmp_path / "data") as pair:
+    with running_pair(tmp_path / "data", HANGS_SOON) as pair:
         hung = pair.gateway(1)
         hung.suspend()
         # Whoever connects meets the other.
