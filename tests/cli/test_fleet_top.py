@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
-import select
 import subprocess
 import sys
-import time
 from dataclasses import fields
 
 import pytest
@@ -20,6 +18,7 @@ from cannery.cli.fleet_top import Wanted, Watch
 from cannery.fleet.directory_types import Child, ChildState
 from cannery.protocol.principal import Principal
 from tests.cli.library_town import Town
+from tests.cli.terminal import read_until
 from tests.conftest import Cli
 from tests.node_under_test import PROGRAM, NodeUnderTest
 from tests.waiting import NEVER_S
@@ -137,15 +136,6 @@ def test_keys_sort_and_leave(cli: Cli, running_node: NodeUnderTest) -> None:
         process.kill()
         process.wait()
         os.close(screen)
-
-
-def read_until(screen: int, wanted: bytes) -> None:
-    """Read what is shown until a text comes."""
-    shown, last_s = b"", time.monotonic() + NEVER_S
-    while wanted not in shown:
-        readable, _, _ = select.select([screen], [], [], max(0.0, last_s - time.monotonic()))
-        assert readable, shown
-        shown += os.read(screen, 65_536)
 
 
 def test_each_look_goes_on_where_the_last_one_was(cli: Cli, running_node: NodeUnderTest) -> None:

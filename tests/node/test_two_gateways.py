@@ -54,7 +54,7 @@ CONFIG = """
 gateway_count = 2
 no_progress_ms_max = 100000
 """
-HANGS_SOON = CONFIG.replace("100000", "3000")
+HANGS_SOON = CONFIG.replace("100000", "1000")
 
 
 class Tally(Canister):
