@@ -49,7 +49,7 @@ def _open(port: int, club: Principal) -> socket.socket:
 def test_thousands_of_idle_connections_cost_little_and_all_hear(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    settings = "[gateway]\nevent_connections_per_address_count_max = 5000\n"
+    settings = "[gateway]\nevent_connections_per_address_count_max = 5000\nevent_ping_ms = 3600000\n"
     (data / "cannery.toml").write_text(settings + "requests_per_address_burst = 1000000\n")
     node = ProcessNode(data)
     connections: list[socket.socket] = []
