@@ -10,7 +10,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cannery.replica import keys
@@ -107,6 +107,8 @@ def test_everything_is_answered_once_and_accounts_hold(seed: int, activation_cou
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0, 10**9, 10**13]))
+# A repeating timer fell due again while its message waited and its canister was frozen.
+@example(3902, 10**9)
 def test_accounts_hold_with_prices(seed: int, storage_price: int) -> None:
     prices = PriceSchedule(100, 1, 5, 50, storage_price, 1000)
     _play(seed, ReplicaConfig(activation_count_max=3, prices=prices), cycles=100_000)

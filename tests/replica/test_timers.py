@@ -157,3 +157,24 @@ def test_a_timer_that_waits_while_its_canister_is_stopped_is_parked_too() -> Non
     world.edit(lambda message: unpark_timers(message, canister))
     world.round()
     assert world.value(canister, b"n") == b"1"
+
+
+def test_a_repeating_timer_that_falls_due_again_while_its_message_waits_stays_parked() -> None:
+    world = World(ReplicaConfig(activation_count_max=1))
+    busy, canister = world.add(puppet()), world.add(puppet())
+    _set(world, canister, 10, 10, ["count", b"n"])
+    calls = [world.ingress(busy, "run", pack([["reply", b""]])) for _ in range(5)]
+    world.round(*calls, seconds=12)
+    assert world.value(canister, b"n") is None, "its message waits"
+    record = world.canister(canister)
+    world.put_canister(canister, replace(record, status=CanisterStatus.STOPPED))
+    world.round(seconds=10)
+    world.settle()
+    assert world.account(canister).timers_parked == 1
+    assert world.value(canister, b"n") is None
+    world.put_canister(canister, record)
+    world.edit(lambda message: unpark_timers(message, canister))
+    world.round()
+    assert world.value(canister, b"n") == b"1"
+    world.round(seconds=10)
+    assert world.value(canister, b"n") == b"2"

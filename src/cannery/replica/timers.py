@@ -126,13 +126,18 @@ def begin_timer(message: MessageOverlay, canister_id: bytes, number: int) -> Tim
 
 
 def park_timer(message: MessageOverlay, canister_id: bytes, number: int) -> None:
-    """Take back a timer's waiting message, because its canister is stopped or frozen meanwhile."""
+    """Take back a timer's waiting message, because its canister is stopped or frozen meanwhile.
+
+    A one-shot timer is parked. A repeating one stands in the index for its next time, or fell due again
+    while its message waited, and is parked already.
+    """
     timer = find_timer(message, canister_id, number)
     if timer is None or not timer.queued:
         return
-    if not timer.every_ns:
+    is_one_shot = not timer.every_ns
+    if is_one_shot:
         _account(message, canister_id).timers_parked += 1
-    _put(message, canister_id, number, replace(timer, queued=False, parked=not timer.every_ns))
+    _put(message, canister_id, number, replace(timer, queued=False, parked=is_one_shot or timer.parked))
 
 
 def unpark_timers(message: MessageOverlay, canister_id: bytes) -> None:
