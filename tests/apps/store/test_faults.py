@@ -348,6 +348,36 @@ def test_many_entries_are_counted_in_parts_and_no_query_looks_at_all_of_them() -
         world.index.sum_page([], None, page.next)
 
 
+def test_where_to_go_on_names_no_entry_that_one_may_not_see() -> None:
+    world = StoreWorld(slots=3_000)
+    world.configure(hold_ms=10**9)
+    world.index.place_grow()
+    world.settle()
+    keys = [f"key {number}" for number in range(3 * LOOK_COUNT_MAX)]
+    for at in range(0, len(keys), 400):
+        some = keys[at : at + 400]
+        for key, home in zip(some, world.index.locate(some), strict=True):
+            world.bucket(home).put.submit(Put(key, b"", ["affair"], int(key[4:]) % 50 > 0, [], None))
+        world.node.run()
+    # One bucket then holds entries of two that have the same revision.
+    world.index.place_drain(world.buckets[1])
+    world.settle(60)
+    bucket = world.buckets[0]
+    public = [key for key in keys if not int(key[4:]) % 50]
+    for who, wanted in (("bob", public), ("ann", keys)):
+        for tags, owner in (([], None), (["affair"], None), ([], world.node.principal("ann"))):
+            found: list[str] = []
+            before, pages = None, 0
+            while pages == 0 or before is not None:
+                page = world.bucket(bucket, who).find(Find(tags, owner, before, 1_000))
+                found += [entry.key for entry in page.entries]
+                before, pages = page.next, pages + 1
+                assert who == "ann" or before is None or before.key in ("", *public)
+            assert (sorted(found), pages >= 3) == (sorted(wanted), True)
+        page = world.index.as_(who).sum_page([], None, None)
+        assert (page.sum.count, page.next) == (len(wanted), None)
+
+
 def _keys_in(world: StoreWorld, bucket: Principal) -> list[str]:
     return [entry.key for entry in world.bucket(bucket).find(Find([], None, None, 1_000)).entries]
 

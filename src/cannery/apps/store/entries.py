@@ -204,22 +204,36 @@ class Entries(Component, prefix="store.entries"):
         """List entries, newest first, at most so many, and look at so many at the most."""
         limit = max(1, min(wanted.limit, FIND_COUNT_MAX))
         found: list[Entry] = []
-        for looked, entry in enumerate(self._candidates(wanted), 1):
+        for entry, end in self._looked_at(viewer, wanted):
+            if entry is None:
+                return FindPage(found, end, False)
             if self._passes(viewer, wanted, entry):
                 found.append(entry)
-            if len(found) == limit or looked == LOOK_COUNT_MAX:
-                return FindPage(found, Cursor(entry.revision, entry.key), False)
+                if len(found) == limit:
+                    return FindPage(found, Cursor(entry.revision, entry.key), False)
         return FindPage(found, None, False)
 
     def sum(self, viewer: Viewer, wanted: Find) -> Sum:
         """Count entries and their bytes, looking at so many at the most."""
         count = size = 0
-        for looked, entry in enumerate(self._candidates(wanted), 1):
+        for entry, end in self._looked_at(viewer, wanted):
+            if entry is None:
+                return Sum(count, size, True, end)
             if self._passes(viewer, wanted, entry):
                 count, size = count + 1, size + entry.size
-            if looked == LOOK_COUNT_MAX:
-                return Sum(count, size, True, Cursor(entry.revision, entry.key))
         return Sum(count, size, True, None)
+
+    def _looked_at(self, viewer: Viewer, wanted: Find) -> Iterator[tuple[Entry | None, Cursor | None]]:
+        """List candidates, and last, where it stops before the end, None with the place to go on from."""
+        last: Entry | None = None
+        for looked, entry in enumerate(self._candidates(wanted)):
+            if last is not None and looked >= LOOK_COUNT_MAX:
+                end = _place_between(viewer, last, entry)
+                if end is not None:
+                    yield None, end
+                    return
+            yield entry, None
+            last = entry
 
     def _candidates(self, wanted: Find) -> Iterator[Entry]:
         """List entries by the rarest tag, the owner, or all of them."""
@@ -262,6 +276,13 @@ class Entries(Component, prefix="store.entries"):
         entry = self.kept.get(key)
         if entry is not None:
             self._take_out(entry)
+
+
+def _place_between(viewer: Viewer, last: Entry, following: Entry) -> Cursor | None:
+    """Return a place between two entries that names none which the viewer may not see, or None."""
+    if viewer.may_see(last):
+        return Cursor(last.revision, last.key)
+    return Cursor(last.revision, "") if following.revision < last.revision else None
 
 
 def _labels(entry: Entry) -> list[str]:
