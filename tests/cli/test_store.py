@@ -12,11 +12,12 @@ from cannery.cdk.management import FleetConfigureArgs, FleetValue
 from cannery.cli.app_install import build_app, install_app
 from cannery.cli.typed_calls import TypedCanister
 from cannery.client import AsyncAgent
-from cannery.client.store import Note, Store, StoreConflict, StoreRefused
+from cannery.client.store import Note, Store, StoreConflict, StoreIncomplete, StoreRefused
 from cannery.protocol.identity import Ed25519Identity
 from cannery.protocol.principal import Principal
 from tests.conftest import Cli
 from tests.node_under_test import NodeUnderTest
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 
@@ -82,6 +83,8 @@ def test_a_value_is_put_found_read_and_removed(
         (("find", ""), 1, "a tag has 1 to 128 bytes"),
         (("get", "nothing"), 1, "nothing that you may read"),
         (("stats", "--store", "nowhere"), 2, "no canister is named"),
+        (("stats", "--store", "user_index"), 1, "is not the index of a store"),
+        (("find", "cli", "--store", "user_index"), 1, "is not the index of a store"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -133,6 +136,60 @@ def test_a_client_that_meets_a_bucket_which_was_emptied_asks_the_index_again(
 
     with running_node.agent(running_node.operator) as agent:
         asyncio.run(run(TypedCanister(agent, index_id)))
+
+
+def test_what_the_others_have_is_listed_while_a_bucket_does_not_answer_and_the_bucket_named(
+    cli: Cli, running_node: NodeUnderTest, index_id: Principal, people: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, ann = running_node, Ed25519Identity(bytes([8]) * 32)
+
+    async def fill() -> list[str]:
+        async with AsyncAgent(node.url, ann) as agent:
+            store = await Store.open(agent, index_id)
+            keys = [f"partly/{number}" for number in range(40)]
+            stored = await store.put_many([Note(key, b"", ("partly",)) for key in keys])
+            assert len({one.bucket for one in stored}) > 1
+        return keys
+
+    async def is_settled() -> bool:
+        async with AsyncAgent(node.url, ann) as agent:
+            return not (await (await Store.open(agent, index_id)).stats())["is_changing"]
+
+    async def places(keys: list[str]) -> dict[str, Principal]:
+        async with AsyncAgent(node.url, ann) as agent:
+            items = await (await Store.open(agent, index_id)).get_many(keys)
+            return {item.entry.key: item.bucket for item in items if item is not None}
+
+    async def find() -> list[str]:
+        async with AsyncAgent(node.url, ann) as agent:
+            store = await Store.open(agent, index_id, patience_s=0.1)
+            return [entry.key for entry in await store.find("partly", limit=7)]
+
+    monkeypatch.setattr("cannery.client.store.FIND_PATIENCE_S", 0.1)
+    keys = asyncio.run(fill())
+    hold = ("fleet", "config", "set", "--index", str(index_id))
+    assert cli(*hold, f"hold_ms={10**9}", node=node).code == 0
+    wait_until(lambda: asyncio.run(is_settled()), "the store is settled")
+    where = asyncio.run(places(keys))
+    stopped = where["partly/39"]
+    others = {key for key, bucket in where.items() if bucket != stopped}
+    assert cli("canister", "stop", str(stopped), node=node).code == 0
+    listed = cli("store", "find", "partly", "--json", "--identity", "bob", node=node)
+    assert {entry["key"] for entry in listed.json} == others  # type: ignore[index,union-attr]
+    assert listed.code == 1
+    assert f"entries may be missing: {stopped} does not answer (Canister {stopped} is stopped" in listed.err
+    assert listed.err.count("\n") == 1
+    with pytest.raises(StoreIncomplete) as incomplete:
+        asyncio.run(find())
+    assert set(incomplete.value.missing) == {stopped}
+    assert len(incomplete.value.entries) == min(7, len(others))
+    told = cli("store", "stats", "--identity", "bob", node=node).out
+    assert told.startswith("at least ")
+    assert "cannot be asked now" in told
+    assert cli("canister", "start", str(stopped), node=node).code == 0
+    whole = cli("store", "find", "partly", "--json", "--identity", "bob", node=node)
+    assert (whole.code, {entry["key"] for entry in whole.json}) == (0, set(where))  # type: ignore[index,union-attr]
+    assert cli(*hold, "hold_ms=1000", node=node).code == 0
 
 
 def test_many_are_put_and_read_in_parallel_while_buckets_appear(

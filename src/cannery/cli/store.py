@@ -136,19 +136,26 @@ def find(
     node: NodeOption = DEFAULT_URL,
     as_json: JsonOption = False,
 ) -> None:
-    """List the entries that you may see, newest first, out of all buckets."""
+    """List the entries that you may see, newest first, out of all buckets; where one does not answer, those
+    of the others, and exit code 1.
+    """
     from cannery.cli.session import caller_identity, read_principal
     from cannery.cli.store_door import entry_lines, require_text, with_store
+    from cannery.client.store import StoreIncomplete
 
     require_text(*(tags or ()))
     of = None if owner is None else read_principal(owner)
-    found = with_store(
-        node,
-        caller_identity(identity),
-        store,
-        "finding",
-        lambda door: door.find(*(tags or ()), owner=of, limit=limit),
-    )
+    try:
+        found = with_store(
+            node,
+            caller_identity(identity),
+            store,
+            "finding",
+            lambda door: door.find(*(tags or ()), owner=of, limit=limit),
+        )
+    except StoreIncomplete as incomplete:
+        emit(incomplete.entries, as_json, entry_lines(incomplete.entries))
+        raise
     emit(found, as_json, entry_lines(found))
 
 

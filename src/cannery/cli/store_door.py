@@ -100,8 +100,9 @@ def entry_lines(entries: list[Entry]) -> Iterator[str]:
 def stats_lines(stats: dict[str, Any]) -> Iterator[str]:  # of the index's types
     """Write the store at a glance."""
     changing = ", a change is under way" if stats["is_changing"] else ""
+    least = "" if all(bucket["is_reached"] for bucket in stats["buckets"]) else "at least "
     yield (
-        f"{stats['count']:,} entries, {format_size(stats['size_bytes'])}, "
+        f"{least}{stats['count']:,} entries, {format_size(stats['size_bytes'])}, "
         f"in {len(stats['buckets'])} bucket{'' if len(stats['buckets']) == 1 else 's'}; "
         f"{stats['used_slots']:,} of {stats['capacity_slots']:,} slots used; "
         f"table {stats['table_number']}{changing}"
@@ -113,7 +114,7 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:  # of the index's types
         rows.append(
             (
                 str(bucket["canister"]),
-                f"{bucket['count']:,}",
+                f"{bucket['count']:,}" if bucket["is_reached"] else "?",
                 format_size(bucket["size_bytes"]),
                 slots,
                 reached,

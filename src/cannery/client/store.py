@@ -20,12 +20,14 @@ from cannery.candid.did import Interface
 from cannery.candid.values import Variant
 from cannery.client.actor import AsyncActor, InterfaceError, interface_of, open_async_actor
 from cannery.client.agent import AsyncAgent
-from cannery.client.errors import ClientError, Rejected
+from cannery.client.errors import ClientError, Rejected, Unreachable
 from cannery.protocol.principal import Principal
 
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
+FIND_PATIENCE_S = 10.0
+ANSWER_S_MAX = 30.0
 PARALLEL_COUNT = 32
 PLACE_COUNT_MAX = 100_000
 PART_SIZE_BYTES = 1_048_576
@@ -33,6 +35,7 @@ PAUSE_S_MIN, PAUSE_S_MAX = 0.02, 1.0
 LOCATE_COUNT = 2_000
 _PASSING = frozenset({"IC0207", "IC0301", "IC0503", "IC0508", "IC0509", "IC0515", "IC0537", "CNRY0301"})
 """Rejects of a bucket that is out of cycles, gone, trapped, stopped, busy, empty, or moved."""
+_MOVING = "some of its entries are moving"
 _NOT_LET_IN = "IC0516"
 """A bucket lets nobody in who writes without an identity."""
 _NO_IDENTITY = "write with an identity of your own: cannery identity new NAME, then --identity NAME"
@@ -52,6 +55,16 @@ class StoreConflict(StoreRefused):
             else "there is no entry under this key now: it has revision 0"
         )
         self.revision = revision
+
+
+class StoreIncomplete(ClientError):
+    """Not every bucket answered: `entries` are those of the others, `missing` says why, bucket by bucket."""
+
+    def __init__(self, entries: list[Entry], missing: dict[Principal, str]) -> None:
+        buckets = "; ".join(f"{bucket} does not answer ({why})" for bucket, why in missing.items())
+        super().__init__(f"entries may be missing: {buckets}")
+        self.entries = entries
+        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +134,11 @@ class Store:
 
     @classmethod
     async def open(cls, agent: AsyncAgent, index_id: Principal, *, patience_s: float = PATIENCE_S) -> Store:
-        """Read the index's interface, certified."""
-        return cls(agent, await open_async_actor(agent, index_id), patience_s)
+        """Read the index's interface, certified; raise `StoreRefused` where that is no store's."""
+        index = await open_async_actor(agent, index_id)
+        if not {"locate", "where", "sum_page", "stats"} <= set(dir(index)):
+            raise StoreRefused(f"{index_id} is not the index of a store")
+        return cls(agent, index, patience_s)
 
     # one key
 
@@ -228,9 +244,13 @@ class Store:
     # over all buckets
 
     async def find(self, *tags: str, owner: Principal | None = None, limit: int = 100) -> list[Entry]:
-        """List entries that have all of the tags, newest first across all buckets, at most so many."""
+        """List entries that have all of the tags, newest first across all buckets, at most so many.
+
+        Raises `StoreIncomplete`, which has what the others gave, where a bucket does not answer in time.
+        """
         found: list[Entry] = []
         before: dict[str, object] | None = None
+        missing: dict[Principal, str] = {}
         while len(found) < limit:
             wanted: dict[str, object] = {
                 "tags": list(tags),
@@ -238,29 +258,34 @@ class Store:
                 "before": before,
                 "limit": min(limit, 1_000),
             }
-            page, before = await self._page(wanted)
+            page, before = await self._page(wanted, missing)
             found += page
             if before is None:
                 break
+        if missing:
+            raise StoreIncomplete(found[:limit], missing)
         return found[:limit]
 
-    async def _page(self, wanted: dict[str, object]) -> tuple[list[Entry], dict[str, object] | None]:
+    async def _page(
+        self, wanted: dict[str, object], missing: dict[Principal, str]
+    ) -> tuple[list[Entry], dict[str, object] | None]:
         """Ask all buckets for a page; what lies behind the earliest end of one of them belongs to the next.
 
-        Entries move from the others to those that are `arriving`: these are asked once more, afterwards.
+        Entries move from the others to those that are `arriving`: these are asked once more, afterwards. Who
+        does not answer while patience lasts joins the `missing`, and is not asked for further pages.
         """
-        pause = _Pause(self._patience_s)
+        pause = _Pause(min(self._patience_s, FIND_PATIENCE_S))
         while True:
             where = await self._index["where"](wanted["tags"])
-            first = [bucket for bucket in where["buckets"] if bucket not in where["arriving"]]
-            try:
-                pages = await _together(self._find_in(bucket, wanted) for bucket in first)
-                pages += await _together(self._find_in(bucket, wanted) for bucket in where["arriving"])
-            except (Rejected, InterfaceError) as error:
-                if not _is_passing(error) or not await pause.wait():
-                    raise
-                continue
-            if not any(page["on_its_way"] for page in pages) or not await pause.wait():
+            buckets = [bucket for bucket in where["buckets"] if missing.get(bucket, _MOVING) == _MOVING]
+            arriving = [bucket for bucket in where["arriving"] if bucket in buckets]
+            silent: dict[Principal, str] = {}
+            first = [bucket for bucket in buckets if bucket not in arriving]
+            answers = await _together(self._find_in(bucket, wanted, silent, missing) for bucket in first)
+            answers += await _together(self._find_in(bucket, wanted, silent, missing) for bucket in arriving)
+            pages = [page for page in answers if page is not None]
+            if not silent or not await pause.wait():
+                missing.update(silent)
                 break
         entries = {raw["key"]: _entry(raw) for page in pages for raw in page["entries"]}
         order = sorted(entries.values(), key=lambda entry: (entry.revision, entry.key), reverse=True)
@@ -271,10 +296,30 @@ class Store:
         edge = (floor["revision"], floor["key"])
         return [entry for entry in order if (entry.revision, entry.key) >= edge], floor
 
-    async def _find_in(self, bucket: Principal, wanted: dict[str, object]) -> Any:  # of the bucket's types
-        actor = await self._bucket(bucket)
-        async with self._turns:
-            return await actor["find"](wanted)
+    async def _find_in(
+        self,
+        bucket: Principal,
+        wanted: dict[str, object],
+        silent: dict[Principal, str],
+        missing: dict[Principal, str],
+    ) -> Any:  # of the bucket's types; None where it does not answer now
+        """Ask a bucket for a page; `silent` says why it has none or not all now, `missing` why none."""
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                actor = await self._bucket(bucket)
+                async with self._turns:
+                    page = await actor["find"](wanted)
+        except (TimeoutError, Unreachable):
+            missing[bucket] = f"no answer in {ANSWER_S_MAX:.0f} s"
+            return None
+        except (Rejected, InterfaceError) as error:
+            if not _is_passing(error):
+                raise
+            silent[bucket] = str(error)
+            return None
+        if page["on_its_way"]:
+            silent[bucket] = _MOVING
+        return page
 
     async def sum(self, *tags: str, owner: Principal | None = None) -> Sum:
         """Count entries and their bytes over all buckets, the index asking them: a few in one state, more in

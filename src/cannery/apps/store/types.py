@@ -184,7 +184,8 @@ class Totals:
 
 @record
 class BucketStats:
-    """A bucket at a glance; one that cannot be asked now has the numbers of its last report."""
+    """A bucket at a glance; one that cannot be asked now has the size and slots of its last report, and the
+    count 0."""
 
     canister: Principal
     count: nat64
