@@ -16,8 +16,10 @@ from cannery.node.outcall_rules import OutcallRules
 from cannery.node.outcalls import Outcall
 from cannery.replica.block import OutcallAnswer
 from cannery.replica.outcall_records import OutcallRecord
+from tests.waiting import NEVER_S
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nserver: x\r\n\r\n42"
+WAIT_MS = int(NEVER_S * 1000)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -74,7 +76,7 @@ class World:
         allow: str = "http://*",
         networks: tuple[str, ...] = ("127.0.0.0/8",),
         names: dict[str, list[list[str]]] | None = None,
-        wait_ms: int = 5_000,
+        wait_ms: int = WAIT_MS,
         **changes: object,
     ) -> OutcallAnswer:
         """Perform one request; `names` gives what each look-up of a name answers, in turn."""
