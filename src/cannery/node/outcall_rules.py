@@ -19,6 +19,9 @@ Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
 _NAT64: Final = ip_network("64:ff9b::/96")
+# What is public of IPv6: the rest is reserved, or a site's own by old or local uses (RFC 4291, RFC 8215).
+_IPV6_UNICAST: Final = ip_network("2000::/3")
+_IPV6_EXAMPLES: Final = ip_network("3fff::/20")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,9 @@ def _inner(address: Address) -> Address:
 
 
 def _is_public(address: Address) -> bool:
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return True
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None or address in _NAT64:
+            return True
+        if address not in _IPV6_UNICAST or address in _IPV6_EXAMPLES:
+            return False
     return address.is_global and not address.is_multicast
