@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from cannery.client.zone import open_zone
 from cannery.client.zone_blocking import blocking_zone
 from cannery.client.zone_files import NotThere
 from cannery.client.zone_history import FetchState
-from cannery.client.zone_values import BadTopic, Message, Missing, ZoneRefused
+from cannery.client.zone_values import BadTopic, Message, Missing, NoZone, ZoneRefused
+from cannery.protocol.principal import Principal
 from tests.clients.zone_town import ANN, BOB, EVE, Town
 from tests.docs.transcript import blocks_of
 from tests.node_under_test import ROOT, NodeUnderTest
@@ -197,6 +199,10 @@ def test_files_and_attachments_go_in_chunks_and_come_back_whole(town: Town, tmp_
             for missing in ("/notes.txt", "/plans/2025/x", "/plans", "/"):
                 with pytest.raises(NotThere):
                     await ann.files.read(missing)
+            with pytest.raises(NotThere, match="^/plans/2026 is a directory: name a file in it$"):
+                await ann.files.put("/plans/2026", b"1")
+            with pytest.raises(NotThere, match="^/plans/2026/large.bin is a file, and no directory$"):
+                await ann.files.put("/plans/2026/large.bin/x", b"1")
             with pytest.raises(NotThere, match="goes down from the root"):
                 await ann.files.put("../x", b"1")
             with pytest.raises(ZoneRefused, match="no empty contents"):
@@ -242,6 +248,17 @@ def test_strangers_are_refused_everywhere(town: Town) -> None:
             ):
                 with pytest.raises(ZoneRefused, match="Not a member of the zone"):
                     await act()  # type: ignore[no-untyped-call]
+
+    asyncio.run(go())
+
+
+def test_a_canister_that_is_no_zone_is_told(town: Town) -> None:
+    other = Principal.parse("5v3p4-iyaaa-aaaaa-qaaaa-cai")
+
+    async def go() -> None:
+        async with town.agent(ANN) as agent:
+            with pytest.raises(NoZone, match=f"canister {other} is no zone: it has no method"):
+                await open_zone(agent, other)
 
     asyncio.run(go())
 

@@ -13,10 +13,11 @@ from cannery.client.actor import AsyncActor, open_async_actor
 from cannery.client.agent import AsyncAgent
 from cannery.client.errors import Rejected
 from cannery.client.exchange import WaitReport
-from cannery.client.zone_values import ZoneRefused, refusal_of
+from cannery.client.zone_values import NoZone, ZoneRefused, refusal_of
 from cannery.protocol.principal import Principal
 
 _CONFIRM = "call refresh_role"
+_METHODS = ("arrivals", "history", "key_records", "members_page", "usage")
 
 
 class ZoneDoor:
@@ -35,8 +36,12 @@ class ZoneDoor:
     async def open(
         cls, agent: AsyncAgent, zone_id: Principal, patience_s: float, on_wait: WaitReport
     ) -> ZoneDoor:
-        """Read the zone's interface, certified."""
-        return cls(agent, zone_id, await open_async_actor(agent, zone_id), patience_s, on_wait)
+        """Read the zone's interface, certified. Raises `NoZone`."""
+        actor = await open_async_actor(agent, zone_id)
+        lacking = [name for name in _METHODS if name not in dir(actor)]
+        if lacking:
+            raise NoZone(f"canister {zone_id} is no zone: it has no method {lacking[0]!r}")
+        return cls(agent, zone_id, actor, patience_s, on_wait)
 
     async def ask(self, method: str, *args: object) -> Any:  # of the zone's types, known at run time only
         """Ask a query; a result `err` is a refusal too. Raises `ZoneRefused`."""

@@ -72,12 +72,16 @@ class ZoneFiles:
         return _info("/" + "/".join(parts), files[parts[-1]])
 
     async def make_directory(self, path: str) -> bytes:
-        """Make a directory and those above it, as far as they are not there; return its id."""
+        """Make a directory and those above it, as far as they are not there; return its id. Raises `NotThere`
+        where a file stands in the way.
+        """
         await self._learn_keys()
-        directory = ROOT
-        for name in _parts(path):
+        directory, parts = ROOT, _parts(path)
+        for place, name in enumerate(parts):
             inner = await self._child(directory, name)
             if inner is None:
+                if name in dict(await self._named("get_files_in_directory", directory)):
+                    raise NotThere(f"/{'/'.join(parts[: place + 1])} is a file, and no directory")
                 inner = secrets.token_bytes(_DIRECTORY_ID_SIZE_BYTES)
                 await self._door.tell(
                     "create_directory", inner, self._cover().seal_name(directory, name, b""), directory
@@ -122,7 +126,9 @@ class ZoneFiles:
     # contents
 
     async def put(self, path: str, data: bytes, *, on_progress: ProgressReport | None = None) -> FileInfo:
-        """Write a file, in the place of one that is there; return it. Directories above it are made."""
+        """Write a file, in the place of one that is there; return it. Directories above it are made. Raises
+        `NotThere` where it would stand in the place of a directory.
+        """
         parts = _parts(path)
         if not parts:
             raise NotThere("/ is a directory: name a file in it")
@@ -132,6 +138,8 @@ class ZoneFiles:
             for name, each in await self._named("get_files_in_directory", directory)
             if name == parts[-1]
         ]
+        if not before and await self._child(directory, parts[-1]) is not None:
+            raise NotThere(f"/{'/'.join(parts)} is a directory: name a file in it")
         stored, digest = self._sealed(data)
         name = self._cover().seal_name(directory, parts[-1], digest)
         file = await self._door.tell("allocate_file", directory, name, digest, len(stored))

@@ -34,6 +34,10 @@ class ZoneRewound(ClientError):
     """The zone was taken back to an earlier state, as after a restore: ids that were seen are given anew."""
 
 
+class NoZone(ClientError):
+    """The canister is another thing than a zone."""
+
+
 class BadTopic(ClientError):
     """A name or key cannot be a topic."""
 
