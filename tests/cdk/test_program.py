@@ -95,6 +95,8 @@ class Bank(Canister):
 
     @inspect_message
     def inspect(self, ctx: Context) -> bool:
+        if ctx.method_name == "closed":
+            ctx.reject("closed until noon")
         return ctx.method_name != "secret" and ctx.arg != b""
 
     @update
@@ -493,6 +495,12 @@ def test_hooks_run_with_their_arguments(bank: Driver) -> None:
 def test_inspection_lets_in_what_it_says(bank: Driver) -> None:
     assert bank.activation(EntryKind.INSPECT, "add", arg=b"x").accepted
     assert not bank.activation(EntryKind.INSPECT, "secret", arg=b"x").accepted
+
+
+def test_inspection_says_why_it_lets_something_not_in(bank: Driver) -> None:
+    refused = bank.activation(EntryKind.INSPECT, "closed", arg=b"x")
+    assert not refused.accepted
+    assert refused.rejected == (4, "closed until noon")
 
 
 def test_a_canister_without_hooks_needs_none() -> None:

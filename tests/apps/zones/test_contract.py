@@ -23,7 +23,7 @@ from cannery.apps.zones.keccak import keccak256
 from cannery.apps.zones.providers import Provider, ProviderKind
 from cannery.protocol.identity import Secp256k1Identity
 from cannery.replica.block import ReplicaConfig
-from cannery.testing import HttpSilence, Rejected
+from cannery.testing import HttpFailure, HttpRequest, HttpResponse, HttpSilence, Rejected
 from tests.apps.zones.evm_world import SELECTOR, Chain, chain
 from tests.apps.zones.world import ZoneWorld
 
@@ -155,6 +155,28 @@ def test_a_slow_provider_holds_nobody_up(asking: ZoneWorld, evm: Chain) -> None:
     assert bob.zone.my_role() == 300
     asking.node.advance(seconds=61)
     assert sent.result() == 300
+    assert bob.zone.my_role() == 300, "it took longer to fail than the pause before it is asked again"
+    asking.node.advance(seconds=31)
+    with pytest.raises(Rejected, match="call refresh_role; retry after 1 s"):
+        bob.zone.get_message_count()
+
+
+def test_a_provider_that_was_replaced_says_nothing_any_more(asking: ZoneWorld, evm: Chain) -> None:
+    bob = Peer(asking, 15)
+    evm.set_role(bob.address, 400)
+    other = by_contract(evm, kind=ProviderKind.evm(CONTRACT))
+
+    def late(request: HttpRequest) -> HttpResponse | HttpFailure:
+        asking.as_("ann").set_provider(other)
+        return evm.forward(request)
+
+    asking.node.answer_http(URL, late)
+    with pytest.raises(Rejected, match="another role provider meanwhile: ask again; retry after 1 s"):
+        bob.zone.update_role(bob.key)
+    assert bob.zone.my_role() == 0
+    asking.as_("ann").set_provider(by_contract(evm))
+    asking.node.answer_http(URL, evm.forward)
+    assert bob.zone.update_role(bob.key) == 400
 
 
 def test_a_host_that_the_operator_has_not_allowed_is_an_outage(evm: Chain) -> None:

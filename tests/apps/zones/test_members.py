@@ -409,3 +409,43 @@ def test_what_a_member_has_yet_to_read_waits_while_an_old_role_is_confirmed(worl
     world.node.advance(seconds=HOUR_S + 1)
     assert world.as_("bob").refresh_role() == 0
     assert ann.usage().acknowledged_by_all == 2
+
+
+def test_whoever_a_provider_names_is_waited_for_from_then_on(sourced: tuple[ZoneWorld, Any]) -> None:
+    world, source = sourced
+    ann, bob = world.as_("ann"), world.node.principal("bob")
+    ann.member_set(world.node.principal("cid"), Role.reader())
+    world.post("a", "before bob")
+    source.tell(bob, 200)
+    world.as_("bob").refresh_role()
+    world.post("a", "one", "two", "three")
+    assert {m.member: (m.first, m.count) for m in ann.missing(None, 9).members}[bob] == (2, 3)
+    assert world.as_("bob").acknowledge(2) == 3, "what bob has not named is not acknowledged"
+    world.node.advance(seconds=HOUR_S + 1)
+    source.tell(bob, 0)
+    world.as_("bob").refresh_role()
+    assert bob not in [m.member for m in ann.missing(None, 9).members]
+
+
+def test_whoever_a_list_names_is_waited_for_from_then_on(world: ZoneWorld) -> None:
+    ann, bob, eve = world.as_("ann"), world.node.principal("bob"), world.node.principal("eve")
+    kind = ProviderKind.static([StaticRole(bob, 200), StaticRole(eve, 0)])
+    world.post("a", "before bob")
+    ann.set_provider(Provider(kind, *NO_PROVIDER_TTLS, None, 400))
+    world.post("a", "one", "two")
+    assert {m.member: m.first for m in ann.missing(None, 9).members} == {
+        world.node.principal("ann"): 1,
+        bob: 2,
+    }
+    assert world.as_("bob").acknowledge(2) == 3
+
+
+def test_a_member_whose_role_has_run_out_reads_what_to_do_on_writing_too(
+    sourced: tuple[ZoneWorld, Any],
+) -> None:
+    world, source = sourced
+    source.tell(world.node.principal("bob"), 300)
+    world.as_("bob").refresh_role()
+    world.node.advance(seconds=HOUR_S + 1)
+    with pytest.raises(Rejected, match="call refresh_role; retry after 1 s"):
+        world.as_("bob").add_message(key_of("a"), b"hi")

@@ -16,3 +16,10 @@ class Mailbox(Component, prefix="mailbox"):
     messages = TopicLog(rule=MESSAGE_RULE)
     attachments = ContentStore("attachment", rule=CONTENT_RULE)
     contents = ContentStore("file", rule=CONTENT_RULE)
+
+    def expect(self, reader: bytes) -> None:
+        """Let what comes from now on wait for a reader's acknowledgement, where one more can be noted."""
+        try:
+            self.messages.add_reader(reader)
+        except ValueError:
+            return

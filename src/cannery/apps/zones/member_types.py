@@ -45,14 +45,18 @@ class AskCount:
 
 @record
 class Asked:
-    """A question under way: whom it is about."""
+    """A question under way: whom it is about, and the number of the provider that was asked (0 unless said)."""
 
     about: Principal
+    provider: nat64 | None = None
 
 
 @record
 class AskedContract:
-    """A question to a contract under way: whom it is about, and their address on its chain."""
+    """A question to a contract under way: whom it is about, their address on its chain, and the number of the
+    provider (0 unless said).
+    """
 
     about: Principal
     address: bytes
+    provider: nat64 | None = None

@@ -42,6 +42,7 @@ from .providers import (
     Provider,
     RoleSource,
     after_answer,
+    after_silence,
     effective_role,
     plan_lookup,
     provider_fault,
@@ -59,6 +60,7 @@ class Members(Component, prefix="members"):
     owner_count = StableCell(nat32, 0)
     open_invitations = StableMap(bytes, Invitation, counted=True)
     provider = StableCell(Provider, NO_PROVIDER)
+    provider_number = StableCell(nat64, 0)
     known = StableMap(Principal, CachedRole, counted=True)
     strangers = StableMap(Principal, CachedRole, counted=True)
     strangers_by_end = StableSet(tuple[nat64, Principal])
@@ -257,11 +259,16 @@ class Members(Component, prefix="members"):
         before = [line.principal for line in former.static] if former.tag == "static" else []
         before += self.known.keys()
         self.provider.set(provider)
+        self.provider_number.value += 1
         self.known.clear()
         self.lapses.ends.clear()
         self.strangers.clear()
         self.strangers_by_end.clear()
         self.addresses.clear()
+        if provider.kind.tag == "static":
+            for line in provider.kind.static:
+                if line.role > NONE:
+                    self.mailbox.expect(line.principal.raw)
         if provider.kind.tag in ("none", "static"):
             # Nobody can be asked about them any more.
             self._forget_gone(ctx, before)
@@ -301,10 +308,12 @@ class Members(Component, prefix="members"):
             address = self._address_of(ctx, who, public_key)
             self._count_ask(ctx, who)
             self._cache(ctx, who, found.meanwhile)
-            return self._ask_contract(ctx, found.source, AskedContract(who, address))
+            saved = AskedContract(who, address, self.provider_number.get())
+            return self._ask_contract(ctx, found.source, saved)
         self._count_ask(ctx, who)
         self._cache(ctx, who, found.meanwhile)
-        return ctx.call(RoleSource(found.source).get_role(who), then=self.role_came, saved=Asked(who))
+        call = RoleSource(found.source).get_role(who)
+        return ctx.call(call, then=self.role_came, saved=Asked(who, self.provider_number.get()))
 
     def _address_of(self, ctx: Context, who: Principal, public_key: bytes | None) -> bytes:
         if public_key is not None:
@@ -322,6 +331,7 @@ class Members(Component, prefix="members"):
     @continuation
     def contract_answered(self, ctx: Context, outcome: Outcome[HttpResult], saved: AskedContract) -> nat:
         """Take a contract's answer; where there is none, what was known holds on."""
+        self._check_asked(ctx, saved.provider)
         if not outcome.ok:
             return self._unanswered(ctx, saved.about, outcome.reject_message)
         number = role_answer(outcome.value.status, outcome.value.body)
@@ -336,17 +346,27 @@ class Members(Component, prefix="members"):
     @continuation
     def role_came(self, ctx: Context, outcome: Outcome[nat], saved: Asked) -> nat:
         """Take the provider's answer; without one what was known holds on."""
+        self._check_asked(ctx, saved.provider)
         if outcome.ok:
             role = after_answer(self.provider.get(), outcome.value, ctx.now_ns)
             self._cache(ctx, saved.about, role)
             return role.role
         return self._unanswered(ctx, saved.about, outcome.reject_message)
 
+    def _check_asked(self, ctx: Context, number: int | None) -> None:
+        """Take no answer of a provider that another one has replaced meanwhile."""
+        if (number or 0) != self.provider_number.get():
+            refuse(ctx, "the zone has got another role provider meanwhile: ask again", retry_ns=NS_PER_S)
+
     def _unanswered(self, ctx: Context, who: Principal, why: str) -> nat:
-        known = self.known.get(who)
+        provider, known = self.provider.get(), self.known.get(who)
+        retry_ns = provider.outage_retry_ns
+        if known is not None and known.until_ns < ctx.now_ns + retry_ns:
+            # The pause before it is asked again begins now: a slow one takes longer than that to fail.
+            known = after_silence(provider, known, ctx.now_ns)
+            self._cache(ctx, who, known)
         if known is not None and known.role > NONE:
             return known.role
-        retry_ns = self.provider.get().outage_retry_ns
         return refuse(ctx, f"the role provider did not answer: {why}", retry_ns=retry_ns)
 
     def _count_ask(self, ctx: Context, who: Principal) -> None:
@@ -372,6 +392,7 @@ class Members(Component, prefix="members"):
             if before is not None or len(self.known) < bounds.KNOWN_ROLE_COUNT_MAX:
                 self.lapses.note(ctx, who, before, role)
                 self.known.put(who, role)
+                self.mailbox.expect(who.raw)
             return
         before = self.known.get(who)
         if before is not None and role.confirmed_ns == before.confirmed_ns:

@@ -100,11 +100,13 @@ class Zone(Canister):
 
     @inspect_message
     def inspect(self, ctx: Context) -> bool:
-        """Let in members, and strangers only with what makes them members: what they send costs the zone."""
+        """Let in members, and strangers only with what makes them members: what they send costs the zone.
+        Whoever is not let in reads why, and when to come back.
+        """
         is_insider = ctx.is_controller(ctx.caller) or ctx.is_operator(ctx.caller)
         if ctx.method_name in INSIDERS_METHODS and is_insider:
             return True
-        return ctx.method_name in OPEN_METHODS or self.members.role_of(ctx, ctx.caller) > NONE
+        return ctx.method_name in OPEN_METHODS or self.members.require(ctx) > NONE
 
     # facts
 

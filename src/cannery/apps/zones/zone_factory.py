@@ -119,7 +119,9 @@ class ZoneFactory(Canister):
     @inspect_message
     def inspect(self, ctx: Context) -> bool:
         """Let nobody in without an identity; what the methods refuse costs nothing either."""
-        return not ctx.caller.is_anonymous
+        if ctx.caller.is_anonymous:
+            refuse(ctx, "the anonymous principal cannot own a zone: everybody could use it")
+        return True
 
     @query
     def factory_settings(self, ctx: Context) -> FactorySettings:
