@@ -199,9 +199,9 @@ def test_files_and_attachments_go_in_chunks_and_come_back_whole(town: Town, tmp_
             for missing in ("/notes.txt", "/plans/2025/x", "/plans", "/"):
                 with pytest.raises(NotThere):
                     await ann.files.read(missing)
-            with pytest.raises(NotThere, match="^/plans/2026 is a directory: name a file in it$"):
+            with pytest.raises(NotThere, match=r"^/plans/2026 is a directory: name a file in it$"):
                 await ann.files.put("/plans/2026", b"1")
-            with pytest.raises(NotThere, match="^/plans/2026/large.bin is a file, and no directory$"):
+            with pytest.raises(NotThere, match=r"^/plans/2026/large.bin is a file, and no directory$"):
                 await ann.files.put("/plans/2026/large.bin/x", b"1")
             with pytest.raises(NotThere, match="goes down from the root"):
                 await ann.files.put("../x", b"1")

@@ -159,7 +159,7 @@ def test_a_zone_asks_its_battery_when_it_is_low(world: ZoneWorld) -> None:
     assert rich.as_(node.operator).request_topup_if_low().ok == 0, (
         "whoever controls it may ask, member or not"
     )
-    with pytest.raises(Rejected, match="Not a member of the zone: .*; retrying does not help"):
+    with pytest.raises(Rejected, match=r"Not a member of the zone: .*; retrying does not help"):
         rich.as_("mallory").request_topup_if_low()
     assert poor.request_topup_if_low().ok == 250_000_000_000
     assert poor.request_topup_if_low().err.tag == "canister_quota_reached"

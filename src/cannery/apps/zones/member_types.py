@@ -45,7 +45,7 @@ class AskCount:
 
 @record
 class Asked:
-    """A question under way: whom it is about, and the number of the provider that was asked (0 unless said)."""
+    """A question under way: whom it is about, and the number of the provider asked (0 unless said)."""
 
     about: Principal
     provider: nat64 | None = None
