@@ -110,6 +110,22 @@ class BrokenOffError(Exception):
     """Somebody ends an upload."""
 
 
+def test_what_is_too_large_when_it_is_sealed_is_told_with_both_sizes(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cannery.client.zone_files.CONTENT_SIZE_BYTES_MAX", 1_000)
+
+    async def go() -> None:
+        async with town.as_(ANN) as ann:
+            with pytest.raises(ZoneRefused, match=r"contents of up to 1000 bytes: this one has 1001$"):
+                await ann.files.put("plain.bin", bytes(1_001))
+            await ann.encrypt()
+            with pytest.raises(ZoneRefused, match=r"up to 1000 bytes: this one has 1000, sealed 1\d\d\d$"):
+                await ann.files.put("sealed.bin", bytes(1_000))
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_uploads_that_break_off_are_found_again_or_give_their_room_back(
     town: Town, is_encrypted: bool

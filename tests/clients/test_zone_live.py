@@ -133,7 +133,7 @@ def test_a_role_of_a_provider_that_runs_out_ends_the_iteration(running_node: Nod
             await of_parent.set_member(BOB.principal, "member")
             await ann._door.tell("set_provider", provider)
             bob = await open_zone(agent, child.id)
-            assert await bob._door.confirm_role() == 300
+            assert await bob.role() == 300, "who is not known yet has their role looked up"
             await bob.post("a", b"x")
             async with aclosing(bob.live(after=0)) as items:
                 assert [m.id for m in await take(items, 1)] == [1]  # type: ignore[union-attr]

@@ -19,6 +19,7 @@ from cannery.client.zone_cover import Cover, CoverFault
 from cannery.client.zone_door import ZoneDoor
 from cannery.client.zone_transfer import ATTACHMENT, FILE, ContentMethods, download, upload
 from cannery.client.zone_values import Fields, FileInfo, ZoneRefused, is_text
+from cannery.limits import CONTENT_SIZE_BYTES_MAX
 
 ROOT = bytes(32)
 _DIRECTORY_ID_SIZE_BYTES = 16
@@ -219,6 +220,10 @@ class ZoneFiles:
         stored = self._cover().seal_content(data)
         if not stored:
             raise ZoneRefused("a zone keeps no empty contents: put at least one byte", None)
+        if len(stored) > CONTENT_SIZE_BYTES_MAX:
+            sealed = "" if len(stored) == len(data) else f", sealed {len(stored)}"
+            most = f"a zone keeps contents of up to {CONTENT_SIZE_BYTES_MAX} bytes"
+            raise ZoneRefused(f"{most}: this one has {len(data)}{sealed}", None)
         return stored, sha256(stored).digest()
 
     async def _read(

@@ -197,6 +197,10 @@ def test_another_canister_gives_roles_for_a_time(sourced: tuple[ZoneWorld, Any])
     bob = world.as_("bob")
     source.tell(world.node.principal("bob"), 300)
     assert bob.my_role() == 0
+    with pytest.raises(
+        Rejected, match=r"Not a member of the zone: .* or call refresh_role if you have a role"
+    ):
+        bob.get_message_count()
     assert bob.refresh_role() == 300
     assert bob.add_message(key_of("a"), b"hi").tag == "ok"
     asked = source.count()

@@ -98,7 +98,12 @@ class Members(Component, prefix="members"):
         if ctx.caller in self.known:
             lapsed = "Not a member of the zone as far as is known: your role must be confirmed again"
             refuse(ctx, f"{lapsed}, call refresh_role", retry_ns=NS_PER_S)
-        return refuse(ctx, "Not a member of the zone: ask an admin of it for an invitation")
+        invited = "ask an admin of it for an invitation"
+        if self.provider.get().kind.tag in ("canister", "evm"):
+            refuse(
+                ctx, f"Not a member of the zone: {invited}, or call refresh_role if you have a role elsewhere"
+            )
+        return refuse(ctx, f"Not a member of the zone: {invited}")
 
     def found(self, ctx: Context, owner: Principal) -> None:
         """Make the first owner."""
@@ -320,7 +325,8 @@ class Members(Component, prefix="members"):
             return address_of(public_key)
         known = self.addresses.get(who)
         if known is None:
-            refuse(ctx, "roles come from a contract, which knows addresses: call update_role with your key")
+            what = "roles come from a contract, which knows addresses: call update_role with your key"
+            refuse(ctx, f"Not a member of the zone as far as is known: {what}")
         return known
 
     def _ask_contract(self, ctx: Context, contract: EvmContract, asked: AskedContract) -> Pending[nat]:
