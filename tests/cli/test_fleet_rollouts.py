@@ -153,6 +153,11 @@ def test_a_release_that_does_not_fit_wants_force_and_one_without_a_way_back_a_ye
     assert "with --force" in refused.error
     assert "shelf 1 to 2  interface fits, state does not fit (" in refused.err
     assert json_of(town, "rollout", "list") == []
+    (child,) = json_of(town, "list")["children"]
+    without = town.fleet("rollout", "start", "shelf:2", "--exclude", child["canister"], "--follow")
+    assert without.code == 1, "new shelves are made with the release that it does not fit"
+    elsewhere = town.fleet("rollout", "start", "shelf:2", "--from-version", "9", "--follow")
+    assert (elsewhere.code, "does not fit" in elsewhere.err) == (0, False), elsewhere.err
 
     wider = tmp_path / "wider.py"
     wider.write_text(

@@ -332,6 +332,41 @@ def test_a_filter_chooses_by_version_id_and_activity() -> None:
     assert town.versions() == {1: 10, 2: 3}, "new ones are made with what all are on"
 
 
+def test_a_release_need_not_fit_children_that_the_rollout_does_not_come_upon() -> None:
+    town = Town(5)
+    town.release(2, HutWithBell)
+    town.release(3, HutOfStone)
+    ids = [hut.canister for hut in town.huts]
+    bells = RolloutFilter([], ids[:2], [], None)
+    town.finish(town.index.fleet_rollout_start(RolloutArgs([KindVersion("hut", 2)], 10, filter=bells)).ok)
+    assert "ring" in town.index.fleet_rollout_start(order(3)).err
+    one_left = RolloutFilter([], [], ids[:1], None)
+    assert "ring" in town.index.fleet_rollout_start(
+        RolloutArgs([KindVersion("hut", 3)], 10, filter=one_left)
+    ).err
+    for chosen in (RolloutFilter([], ids[2:3], [], None), RolloutFilter([], [], ids[:2], None)):
+        args = RolloutArgs([KindVersion("hut", 3)], 10, filter=chosen)
+        info = town.finish(town.index.fleet_rollout_start(args).ok)
+        assert (info.state.tag, [each.version for each in info.check]) == ("done", [1])
+    assert town.versions() == {2: 2, 3: 3}
+    settings = CanisterSettings(controllers=[town.owner(0)])
+    for canister in ids[:2]:
+        town.node.manage("update_settings", UpdateSettingsArgs(canister, settings), sender=town.index)
+    town.node.run()
+    town.settle(1)
+    assert town.finish(town.start(3)).state.tag == "done", "what is in custody is not come upon either"
+
+
+def test_children_that_earlier_rollouts_left_behind_are_no_canary() -> None:
+    town = Town(100)
+    for version in (2, 3):
+        module = town.node.manage("cannery_module_add", town.node.build(HutForMost) + _custom(version))
+        assert town.index.fleet_release_add("hut", version, module, "for most").tag == "ok"
+        info = town.finish(town.start(version, canary_permille=100, tries_max=1))
+        assert (info.state.tag, info.counts.forward, info.counts.quarantined) == ("done", 97, 3)
+    assert town.versions() == {1: 3, 3: 97}
+
+
 def test_a_child_that_comes_late_with_an_old_release_is_brought_along() -> None:
     town = Town(3)
     town.release(2, HutWithBell)

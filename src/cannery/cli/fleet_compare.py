@@ -12,6 +12,7 @@ from cannery.cli.output import format_time
 from cannery.cli.problem import Problem
 from cannery.fleet.directory_types import ChildCount
 from cannery.fleet.registry import ReleaseEntry
+from cannery.fleet.rollout_filter import RolloutFilter, versions_met
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,24 @@ def compare(index: FleetIndex, former: ReleaseEntry, following: ReleaseEntry) ->
     return Compared(former.kind, former.version, following.version, differences)
 
 
-def compare_with_running(index: FleetIndex, following: ReleaseEntry) -> list[Compared]:
-    """Compare a release with those that children are on, newest first."""
-    running = {count.version for count in index.status().counts if count.kind == following.kind}
+def compare_with_running(
+    index: FleetIndex, following: ReleaseEntry, narrowed: RolloutFilter
+) -> list[Compared]:
+    """Compare a release with those that children are on whom a rollout comes upon, newest first."""
+    kind, known = following.kind, index.releases(following.kind)
+    running = {
+        count.version: count.count
+        for count in index.status().counts
+        if count.kind == kind and count.state == "active"
+    }
+    named = [index.child(canister) for canister in narrowed.include or narrowed.exclude]
+    ours = [child.version for child in named if child and child.kind == kind and child.state.tag == "active"]
+    current = next((each.version for each in known if each.is_current), None)
+    met = versions_met(narrowed, running, ours, current)
     return [
         compare(index, former, following)
-        for former in index.releases(following.kind)
-        if former.version in running and former.module_hash != following.module_hash
+        for former in known
+        if former.version in met and former.module_hash != following.module_hash
     ]
 
 

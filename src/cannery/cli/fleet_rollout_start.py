@@ -125,7 +125,7 @@ def start(
     with open_fleet(node, identity, index, "starting the rollout") as opened:
         chosen = [find_release(opened.index, text) for text in releases]
         narrowed = _filter(opened, version or [], include or [], exclude or [], active_since)
-        _compare(opened, chosen, yes=yes, force=force)
+        _compare(opened, chosen, narrowed, yes=yes, force=force)
         order = _order(chosen, concurrency, narrowed, rule, arg, force=force, skip=skip_pre_upgrade)
         id = _begin(opened, order)
         found = find_rollout(opened.index, id)
@@ -200,11 +200,18 @@ def _filter(
     )
 
 
-def _compare(opened: FleetSession, chosen: Sequence[ReleaseEntry], *, yes: bool, force: bool) -> None:
+def _compare(
+    opened: FleetSession,
+    chosen: Sequence[ReleaseEntry],
+    narrowed: RolloutFilter,
+    *,
+    yes: bool,
+    force: bool,
+) -> None:
     """Show how the releases go with what runs, and refuse what was not asked for in earnest."""
     from cannery.cli.fleet_compare import compare_with_running
 
-    compared = [each for release in chosen for each in compare_with_running(opened.index, release)]
+    compared = [each for release in chosen for each in compare_with_running(opened.index, release, narrowed)]
     opened.session.line.hide()
     for each in compared:
         for line in each.lines():

@@ -22,8 +22,10 @@ from cannery import (
 from cannery.cdk.component import Component, Uses
 from cannery.cdk.management import Management, ModuleCompareArgs, ModuleDifferences
 from cannery.fleet.directory import Directory
+from cannery.fleet.directory_types import Child
 from cannery.fleet.registry import Registry
 from cannery.fleet.rollout import Comparison, Order, plan_checked
+from cannery.fleet.rollout_filter import versions_met
 from cannery.fleet.rollout_types import StartResult
 from cannery.fleet.waves import Waves
 from cannery.limits import ROLLOUT_COMPARISON_COUNT_MAX
@@ -79,12 +81,24 @@ class Checks(Component, prefix="fleet.checks"):
     def _pairs(self, order: Order) -> list[Pair]:
         pairs: list[Pair] = []
         for target in order.targets:
-            versions = order.filter.versions or self.directory.versions(target.kind)
-            for version in sorted(versions, reverse=True):
+            for version in reversed(self._versions(order, target.kind)):
                 former = self.registry.get(target.kind, version)
                 if former is not None and former.module_hash != target.module_hash:
                     pairs.append(Pair(target.kind, version, former.module_hash, target.module_hash))
         return pairs[:ROLLOUT_COMPARISON_COUNT_MAX]
+
+    def _versions(self, order: Order, kind: str) -> list[int]:
+        """Return the versions from which children are brought along."""
+        running = {each: self.directory.count(kind, "active", each) for each in self.directory.versions(kind)}
+        named = [self.directory.get(id) for id in order.filter.include or order.filter.exclude]
+        ours = [child.version for child in named if child is not None and _is_active(child, kind)]
+        current = self.registry.current(kind)
+        return versions_met(
+            order.filter,
+            {version: count for version, count in running.items() if count},
+            ours,
+            None if current is None else current.version,
+        )
 
     def _ask(self, ctx: Context, id: int) -> StartResult | Pending[StartResult]:
         """Ask about the next pair; without one, begin with the rollout or refuse it."""
@@ -154,6 +168,10 @@ class Checks(Component, prefix="fleet.checks"):
         is_open = check is not None and rollout is not None and rollout.phase.tag == "checking"
         if is_open and check is not None and len(check.found) == saved.at:
             self._ask(ctx, saved.rollout)
+
+
+def _is_active(child: Child, kind: str) -> bool:
+    return child.kind == kind and child.state.tag == "active"
 
 
 def _unknown(pair: Pair, text: str) -> Comparison:

@@ -6,12 +6,14 @@ active, is asked of the node with each wave. This module reads no directory: can
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cannery.candid.python import nat64, record
 from cannery.limits import ROLLOUT_FILTER_COUNT_MAX
 from cannery.protocol.principal import Principal
+
+_VERSION_MAX = 2**64 - 1
 
 
 @record
@@ -67,13 +69,30 @@ def selector(given: RolloutFilter) -> Callable[[Candidate], bool]:
     )
 
 
+def versions_met(
+    given: RolloutFilter, running: Mapping[int, int], named: Sequence[int], current: int | None
+) -> list[int]:
+    """Return the versions of a kind that a rollout comes upon.
+
+    `running` says how many active children run each, `named` which version each child runs that the filter
+    includes or, where it includes none, excludes. New children are made with the `current` one meanwhile.
+    """
+    found = set(given.versions or running)
+    if given.include:
+        return sorted(found & set(named))
+    left_out = {version for version, count in running.items() if count <= named.count(version)}
+    return sorted(found - (left_out - {current}))
+
+
 def encode_place(version: int, number: int) -> bytes:
-    """Return the place of a child in a scan: by version, then by number."""
-    return version.to_bytes(8, "big") + number.to_bytes(8, "big")
+    """Return the place of a child in a scan: by version, the newest first, so that no canary consists of those
+    whom earlier rollouts left behind; then by number.
+    """
+    return (_VERSION_MAX - version).to_bytes(8, "big") + number.to_bytes(8, "big")
 
 
 def decode_place(place: bytes) -> tuple[int, int]:
     """Return version and number of a place; those before the first child for none."""
     if not place:
-        return 0, -1
-    return int.from_bytes(place[:8], "big"), int.from_bytes(place[8:], "big")
+        return _VERSION_MAX, -1
+    return _VERSION_MAX - int.from_bytes(place[:8], "big"), int.from_bytes(place[8:], "big")

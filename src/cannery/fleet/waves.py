@@ -189,15 +189,15 @@ class Waves(Component, prefix="fleet.waves"):
         )
 
     def _candidates(self, order: Order, rollout: Rollout) -> Iterator[Candidate]:
-        """Read the children of the stage that are not on its release, by version and number."""
+        """Read the children of the stage that are not on its release, newest version first, by number."""
         target = order.targets[rollout.stage]
         if order.filter.include:
             yield from self._included(order.filter.include, target.kind, rollout.cursor)
             return
         version_after, number_after = decode_place(rollout.cursor)
         wanted = order.filter.versions or self.directory.versions(target.kind)
-        for version in sorted(wanted):
-            if version < version_after or version == target.version:
+        for version in sorted(wanted, reverse=True):
+            if version > version_after or version == target.version:
                 continue
             start = (target.kind, version, number_after + 1 if version == version_after else 0)
             for _, canister in self.directory.by_version.items(start=start, prefix=(target.kind, version)):
