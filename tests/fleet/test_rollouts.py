@@ -341,9 +341,10 @@ def test_a_release_need_not_fit_children_that_the_rollout_does_not_come_upon() -
     town.finish(town.index.fleet_rollout_start(RolloutArgs([KindVersion("hut", 2)], 10, filter=bells)).ok)
     assert "ring" in town.index.fleet_rollout_start(order(3)).err
     one_left = RolloutFilter([], [], ids[:1], None)
-    assert "ring" in town.index.fleet_rollout_start(
-        RolloutArgs([KindVersion("hut", 3)], 10, filter=one_left)
-    ).err
+    assert (
+        "ring"
+        in town.index.fleet_rollout_start(RolloutArgs([KindVersion("hut", 3)], 10, filter=one_left)).err
+    )
     for chosen in (RolloutFilter([], ids[2:3], [], None), RolloutFilter([], [], ids[:2], None)):
         args = RolloutArgs([KindVersion("hut", 3)], 10, filter=chosen)
         info = town.finish(town.index.fleet_rollout_start(args).ok)

@@ -85,7 +85,7 @@ def versions_met(
 
 
 def encode_place(version: int, number: int) -> bytes:
-    """Return the place of a child in a scan: by version, the newest first, so that no canary consists of those
+    """Return the place of a child in a scan: by version, the newest first, so that no canary is made of those
     whom earlier rollouts left behind; then by number.
     """
     return (_VERSION_MAX - version).to_bytes(8, "big") + number.to_bytes(8, "big")
