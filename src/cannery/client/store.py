@@ -21,13 +21,14 @@ from cannery.candid.values import Variant
 from cannery.client.actor import AsyncActor, InterfaceError, interface_of, open_async_actor
 from cannery.client.agent import AsyncAgent
 from cannery.client.errors import ClientError, Rejected, Unreachable
+from cannery.limits import CLIENT_EXCHANGE_COUNT_MAX
 from cannery.protocol.principal import Principal
 
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
 FIND_PATIENCE_S = 10.0
-ANSWER_S_MAX = 30.0
+ANSWER_S_MAX = 20.0
 PARALLEL_COUNT = 32
 PLACE_COUNT_MAX = 100_000
 PART_SIZE_BYTES = 1_048_576
@@ -131,6 +132,7 @@ class Store:
         self._interface: Interface | None = None
         self._places: dict[str, Principal] = {}
         self._turns = asyncio.Semaphore(PARALLEL_COUNT)
+        self._listing_turns = asyncio.Semaphore(CLIENT_EXCHANGE_COUNT_MAX // 2)
 
     @classmethod
     async def open(cls, agent: AsyncAgent, index_id: Principal, *, patience_s: float = PATIENCE_S) -> Store:
@@ -305,10 +307,10 @@ class Store:
     ) -> Any:  # of the bucket's types; None where it does not answer now
         """Ask a bucket for a page; `silent` says why it has none or not all now, `missing` why none."""
         try:
-            async with asyncio.timeout(ANSWER_S_MAX):
+            # Whoever does not answer holds one of the agent's exchanges: some are left for the others.
+            async with self._listing_turns, asyncio.timeout(ANSWER_S_MAX):
                 actor = await self._bucket(bucket)
-                async with self._turns:
-                    page = await actor["find"](wanted)
+                page = await actor["find"](wanted)
         except (TimeoutError, Unreachable):
             missing[bucket] = f"no answer in {ANSWER_S_MAX:.0f} s"
             return None
