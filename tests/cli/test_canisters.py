@@ -199,7 +199,9 @@ def test_operators_come_and_go(cli: Cli, running_node: NodeUnderTest) -> None:
 
 
 def test_the_last_operator_stays(cli: Cli, running_node: NodeUnderTest) -> None:
-    done = cli("operator", "remove", str(running_node.operator.principal), node=running_node)
+    last = str(running_node.operator.principal)
+    assert cli("operator", "list", "--json", node=running_node).json == [last], "tests leave no other behind"
+    done = cli("operator", "remove", last, node=running_node)
     assert done.code == 1
     assert done.error
 

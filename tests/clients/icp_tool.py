@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cannery.cli.management import Management
+from cannery.protocol.principal import Principal
 from tests.node_under_test import NodeUnderTest
 
 TOOL_S_MAX = 120.0
@@ -67,3 +71,20 @@ class IcpTool:
         """Make an identity of the tool; give its principal."""
         self("identity", "new", name, "--storage", "plaintext")
         return self("identity", "principal", "--identity", name)
+
+
+def admit(tool: IcpTool) -> Principal:
+    """Make the tool's `ann` an operator of its node."""
+    ann = Principal.parse(tool("identity", "principal", "--identity", "ann"))
+    with tool.node.agent(tool.node.operator) as agent:
+        Management(agent).operator_add(ann)
+    return ann
+
+
+@contextmanager
+def admitted(tool: IcpTool) -> Iterator[None]:
+    """Make `ann` an operator for a while: others share the node, and want to know who its operators are."""
+    ann = admit(tool)
+    yield
+    with tool.node.agent(tool.node.operator) as agent:
+        Management(agent).operator_remove(ann)

@@ -6,7 +6,7 @@ The tool itself wants a canister stopped before it takes or loads a snapshot; th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cannery.cli.building import build_file
 from cannery.cli.management import Management
 from cannery.protocol.principal import Principal
 from tests.clients.conftest import NO_ARGUMENTS
-from tests.clients.icp_tool import IcpTool
+from tests.clients.icp_tool import IcpTool, admit, admitted
 from tests.node_under_test import NodeUnderTest
 
 KEEPER = '''"""Keeps numbered texts."""
@@ -49,21 +49,17 @@ Make = Callable[[NodeUnderTest], Principal]
 
 
 @pytest.fixture(scope="module")
-def tool(icp_tool: Path, running_node: NodeUnderTest, tmp_path_factory: pytest.TempPathFactory) -> IcpTool:
+def tool(
+    icp_tool: Path, running_node: NodeUnderTest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[IcpTool]:
     """The tool with two identities: `ann` is an operator of the node, `eve` is nobody."""
     folder = tmp_path_factory.mktemp("icp")
     tool = IcpTool(icp_tool, folder / "home", folder / "project", running_node)
     tool.new_identity("ann")
     tool.new_identity("eve")
     tool("identity", "default", "ann")
-    admit(tool)
-    return tool
-
-
-def admit(tool: IcpTool) -> None:
-    ann = tool("identity", "principal", "--identity", "ann")
-    with tool.node.agent(tool.node.operator) as agent:
-        Management(agent).operator_add(Principal.parse(ann))
+    with admitted(tool):
+        yield tool
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import base64
 import json
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cannery.cli.management import Management
 from cannery.protocol.principal import Principal
-from tests.clients.icp_tool import IcpTool
+from tests.clients.icp_tool import IcpTool, admitted
 from tests.conftest import Cli
 from tests.node_under_test import NodeUnderTest
 
@@ -79,15 +79,17 @@ HERE = ("--environment", "here")
 
 
 @pytest.fixture(scope="module")
-def tool(icp_tool: Path, running_node: NodeUnderTest, tmp_path_factory: pytest.TempPathFactory) -> IcpTool:
+def tool(
+    icp_tool: Path, running_node: NodeUnderTest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[IcpTool]:
     """The tool with two identities: `ann` is an operator of the node, `eve` is nobody."""
     folder = tmp_path_factory.mktemp("icp")
     tool = IcpTool(icp_tool, folder / "home", folder / "project", running_node)
-    with running_node.agent(running_node.operator) as agent:
-        Management(agent).operator_add(Principal.parse(tool.new_identity("ann")))
+    tool.new_identity("ann")
     tool.new_identity("eve")
     tool("identity", "default", "ann")
-    return tool
+    with admitted(tool):
+        yield tool
 
 
 def write_project(tool: IcpTool, root_key: str) -> None:
