@@ -33,6 +33,10 @@ _VARYING = (
     (re.compile(r"\b[\d,]+ chunks?\b"), "<count> chunks"),
     (re.compile(r"\b[\d,]+ blocks? replayed\b"), "<count> blocks replayed"),
     (re.compile(r":\d{4,5}\b"), ":<port>"),
+    (
+        re.compile(r"what is given per day is not known yet|[\d,]+ given and [\d,]+ burned per day, .*"),
+        "<rate>",
+    ),
 )
 _PROGRESS = re.compile(r"^.* \.\.\. \d+ s( - .*)?$")
 
