@@ -9,6 +9,7 @@ from cannery import (
     Outcome,
     Pending,
     Principal,
+    Reject,
     StableCell,
     StableMap,
     continuation,
@@ -62,7 +63,10 @@ class Library(Canister):
         if self.fleet.is_making(ctx, "shelf", ctx.caller):
             ctx.reject("your shelf is being made; ask again in a moment")
         arg = encode_args(ctx.caller)
-        return self.fleet.create(ctx, "shelf", ctx.caller, arg, then=self.made, saved=ctx.caller)
+        try:
+            return self.fleet.create(ctx, "shelf", ctx.caller, arg, then=self.made, saved=ctx.caller)
+        except Reject as reject:
+            ctx.reject(f"no shelf can be made now: {reject.message}")
 
     @continuation
     def made(self, ctx: Context, outcome: Outcome[Child], saved: Principal) -> Child:

@@ -57,6 +57,20 @@ def test_a_counter_fleet_without_a_module_lets_its_people_try_again(node: Node) 
             fleet.as_("ann").open()
 
 
+def test_a_library_that_cannot_pay_for_a_shelf_says_so_and_makes_it_once_it_can(node: Node) -> None:
+    library = node.install(f"{EXAMPLES / 'library.py'}:Library")
+    chief = library.as_(node.operator)
+    module = node.manage("cannery_module_add", node.build(f"{EXAMPLES / 'library.py'}:Shelf"))
+    assert chief.fleet_release_add("shelf", 1, module, "first").tag == "ok"
+    chief.fleet_birth_set("shelf", 10**13)
+    with pytest.raises(Rejected, match=r"^no shelf can be made now: 10000000000000 cycles cannot be sent"):
+        library.as_("ann").shelf()
+    assert [alarm["kind"] for alarm in chief.fleet_alarms_open()] == ["battery_low"]
+    node.top_up(library, 10**13)
+    made = library.as_("ann").shelf()
+    assert library.as_("ann").shelf() == made
+
+
 def test_a_joint_account_pays_when_more_than_half_approve(node: Node) -> None:
     owners = [node.principal(name) for name in ("ann", "bob", "cid")]
     account = node.install(EXAMPLES / "joint_account.py", owners, cycles=0)
