@@ -200,3 +200,11 @@ def test_invitations_are_text() -> None:
     for invitation in (Invitation(bytes(range(16))), Invitation(bytes(16), KEY, bytes(range(32)))):
         assert Invitation.parse(f" {invitation}\n") == invitation
     assert KEY.key.hex() not in repr(Invitation(bytes(16), KEY, bytes(32)))
+
+
+def test_no_invitation_looks_like_an_option_of_a_command() -> None:
+    for first in range(256):
+        invitation = Invitation(bytes([first]) + bytes(15), KEY, bytes(range(32)))
+        text = str(invitation)
+        assert not text.startswith("-")
+        assert Invitation.parse(text) == Invitation.parse(text.removeprefix(".")) == invitation

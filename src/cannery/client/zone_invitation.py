@@ -13,6 +13,8 @@ from cannery.client.zone_seal import KEY_BYTES, ZoneKey
 
 CODE_SIZE_BYTES = 16
 _VERSION_BYTES = 4
+# In front of a text that a command line would take for an option.
+_MARK = "."
 _SIZE_BYTES = CODE_SIZE_BYTES + _VERSION_BYTES + 3 * KEY_BYTES
 
 
@@ -33,12 +35,13 @@ class Invitation:
             return self.code.hex()
         version = self.key.version.to_bytes(_VERSION_BYTES, "big")
         data = self.code + version + self.key.key + self.key.topics + self.record_hash
-        return urlsafe_b64encode(data).rstrip(b"=").decode()
+        text = urlsafe_b64encode(data).rstrip(b"=").decode()
+        return _MARK + text if text.startswith("-") else text
 
     @classmethod
     def parse(cls, text: str) -> Invitation:
         """Read an invitation. Raises `BadInvitation`."""
-        text = text.strip()
+        text = text.strip().removeprefix(_MARK)
         try:
             if len(text) == 2 * CODE_SIZE_BYTES:
                 return cls(bytes.fromhex(text))

@@ -10,6 +10,7 @@ from cannery.apps.zones import bounds
 from cannery.apps.zones.keys import KeyBox
 from cannery.apps.zones.roles import Role
 from cannery.testing import Rejected
+from tests.apps.zones.test_members import HOUR_S, Source, by_canister
 from tests.apps.zones.world import ZoneWorld
 
 
@@ -77,3 +78,25 @@ def test_sizes_have_bounds(world: ZoneWorld) -> None:
         with pytest.raises(Rejected, match=f"a {what} has 1 to \\d+ bytes, not"):
             act()
     assert ann.key_records(0, 0).newest == 0
+
+
+def test_whoever_is_away_for_longer_than_a_role_holds_gets_the_keys_made_meanwhile(world: ZoneWorld) -> None:
+    source, ann, bob = world.node.install(Source), world.as_("ann"), world.as_("bob")
+    ann.set_provider(by_canister(source.id))
+    source.tell(world.node.principal("bob"), 300)
+    bob.refresh_role()
+    bob.key_publish(b"card of bob")
+    world.node.advance(seconds=HOUR_S + 1)
+    assert bob.my_role() == 0
+    assert [card.member for card in ann.key_cards(None, 10).cards] == [world.node.principal("bob")]
+    ann.key_add(1, b"record", [box(world, "bob", b"b1")], False)
+    with pytest.raises(Rejected, match="call refresh_role"):
+        bob.key_own()
+    assert bob.refresh_role() == 300
+    assert versions(bob) == [(1, b"b1")]
+    source.tell(world.node.principal("bob"), 0)
+    world.node.advance(seconds=HOUR_S + 1)
+    assert bob.refresh_role() == 0
+    assert ann.key_cards(None, 10).cards == []
+    with pytest.raises(Rejected, match="is no member: boxes are for members"):
+        ann.key_grant(1, [box(world, "bob")])

@@ -14,7 +14,7 @@ from . import bounds
 from .key_shelf import KeyShelf
 from .members import Members
 from .refusal import refuse
-from .roles import ADMIN, NONE
+from .roles import ADMIN
 
 
 @record
@@ -90,14 +90,14 @@ class Keys(Component, prefix="keys"):
 
     @query
     def key_cards(self, ctx: Context, after: Principal | None, limit: nat32) -> KeyCards:
-        """List the cards of those who are members now."""
+        """List the cards of those who are members, or were when the provider of their role last told."""
         self.members.require(ctx)
         newest = len(self.shelf.records)
         page = self.shelf.cards.page(after=after, limit=max(1, min(limit, bounds.LIST_COUNT_MAX)))
         cards = [
             KeyCard(member, card, self.shelf.boxes.get((member, newest)))
             for member, card in page.items
-            if self.members.role_of(ctx, member) > NONE
+            if self.members.is_expected(ctx, member)
         ]
         return KeyCards(cards, page.next)
 
@@ -149,7 +149,7 @@ class Keys(Component, prefix="keys"):
             refuse(ctx, f"at most {bounds.MEMBER_COUNT_MAX} boxes are put up at a time, not {len(boxes)}")
         for each in boxes:
             _check_size(ctx, "box", each.box, bounds.KEY_BOX_SIZE_BYTES_MAX)
-            if self.members.role_of(ctx, each.member) == NONE:
+            if not self.members.is_expected(ctx, each.member):
                 refuse(ctx, f"{each.member} is no member: boxes are for members")
         if len(self.shelf.boxes) + len(boxes) > bounds.KEY_BOX_COUNT_MAX:
             refuse(

@@ -88,6 +88,15 @@ class Members(Component, prefix="members"):
         self.lapses.beat()
         return effective_role(provider, principal, self.known.get(principal), ctx.now_ns)
 
+    def is_expected(self, ctx: Context, who: Principal) -> bool:
+        """Say whether somebody is a member, or was one when the provider last told: who is away for longer
+        than its answers hold comes back.
+        """
+        if self.role_of(ctx, who) > NONE:
+            return True
+        cached = self.known.get(who)
+        return cached is not None and cached.role > NONE
+
     def require(self, ctx: Context, least: int = LOWEST) -> int:
         """Return the caller's role; refuse whoever has less than `least`."""
         role = self.role_of(ctx, ctx.caller)
