@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from cannery import LogRule, WhenFull
+from cannery import LogRule, Principal, WhenFull, encode_args
+from cannery.apps.zones import bounds
+from cannery.apps.zones.diode_types import Done, NatResult, ZoneInit
 from cannery.apps.zones.file_tree import ROOT
 from cannery.apps.zones.roles import Role
+from cannery.apps.zones.zone import Zone
+from cannery.ports import EntryKind
 from cannery.replica.management.types import CanisterIdRecord
 from cannery.testing import Rejected
 from tests.apps.zones.world import ZoneWorld, digest
+from tests.cdk.driver import Driver
+from tests.cdk.memory_system import CALLER
 
 DAY_S = 24 * 3_600
 
@@ -368,3 +375,19 @@ def test_what_is_deleted_leaves_nothing_behind(drive: ZoneWorld) -> None:
         return int(status.memory_size)
 
     assert memory_after_a_round() == memory_after_a_round()
+
+
+def test_a_full_directory_still_knows_the_files_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on with an upload, or asks again after a lost answer, adds nothing."""
+    monkeypatch.setattr(bounds, "DIRECTORY_ENTRY_COUNT_MAX", 2)
+    zone = Driver(Zone)
+    zone.activation(EntryKind.INIT, arg=encode_args(ZoneInit("z", "", "", Principal(CALLER), None, None)))
+    put = partial(zone.update, "write_file", ROOT, b"name", digest(b"1"), b"1")
+    assert put() == NatResult.ok(1)
+    assert zone.update("allocate_file", ROOT, b"large", digest(b"22"), 2).tag == "ok"  # type: ignore[attr-defined]
+    assert put() == NatResult.ok(1)
+    assert zone.update("allocate_file", ROOT, b"large", digest(b"22"), 2).ok.id == 2  # type: ignore[attr-defined]
+    full = zone.update("write_file", ROOT, b"third", digest(b"3"), b"3")
+    assert full == NatResult.err("the directory holds 2 entries, the most there can be")
+    made = zone.update("create_directory", b"12345678", b"name", ROOT)
+    assert made == Done.err("the parent holds 2 entries, the most there can be")

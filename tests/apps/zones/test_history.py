@@ -173,6 +173,13 @@ def test_topics_are_listed_in_pages(filled: ZoneWorld) -> None:
     ]
     rest = ann.topics_page(page.next, 2)
     assert ([t.topic for t in rest.topics], rest.next) == ([key_of("c")], None)
+    ann.prune(2)
+    (first,) = ann.topics_page(None, 1).topics
+    assert (first.count, first.first, first.dropped_through) == (
+        2,
+        ann.get_min_message_id_by_key(key_of("a")),
+        1,
+    )
 
 
 def test_the_zone_knows_who_still_misses_what(filled: ZoneWorld) -> None:

@@ -118,6 +118,9 @@ class Files(Component, prefix="files"):
         known = next(
             (id for id, file in sharing.items() if (file.directory, file.name) == (directory, name)), None
         )
+        stored = self.tree.find_directory(directory)
+        if known is None and stored is not None and stored.child_count >= bounds.DIRECTORY_ENTRY_COUNT_MAX:
+            return f"the directory holds {bounds.DIRECTORY_ENTRY_COUNT_MAX} entries, the most there can be"
         if known is None and len(sharing) >= bounds.FILES_PER_CONTENT_COUNT_MAX:
             return f"{bounds.FILES_PER_CONTENT_COUNT_MAX} files share this content, the most there can be"
         contents = self.mailbox.contents
@@ -142,12 +145,7 @@ class Files(Component, prefix="files"):
             return f"content_hash must be at least {least} bytes and at most {most}, not {len(content_hash)}"
         if len(name) > bounds.NAME_SIZE_BYTES_MAX:
             return f"a name has at most {bounds.NAME_SIZE_BYTES_MAX} bytes, not {len(name)}"
-        directory = self.tree.find_directory(directory_id)
-        if directory is None:
-            return "directory not found"
-        if directory.child_count >= bounds.DIRECTORY_ENTRY_COUNT_MAX:
-            return f"the directory holds {bounds.DIRECTORY_ENTRY_COUNT_MAX} entries, the most there can be"
-        return None
+        return None if self.tree.find_directory(directory_id) is not None else "directory not found"
 
     @update
     def write_file_chunk(self, ctx: Context, content_hash: bytes, chunk_offset: nat64, chunk: bytes) -> Done:

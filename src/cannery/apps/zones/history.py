@@ -233,9 +233,13 @@ class History(Component, prefix="history"):
         if after is not None:
             check_key_id(ctx, after)
         limit = max(1, min(limit, bounds.LIST_COUNT_MAX))
-        topics, following = self.mailbox.messages.topics(limit=limit, after=after)
+        log = self.mailbox.messages
+        topics, following = log.topics(limit=limit, after=after)
         entries = [
-            TopicEntry(t.key, t.first, t.last, t.count, t.size_bytes, t.dropped_through) for t in topics
+            TopicEntry(
+                t.key, log.first_of(t.key) or t.first, t.last, t.count, t.size_bytes, t.dropped_through
+            )
+            for t in topics
         ]
         return TopicEntries(entries, following)
 
