@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 
+from cannery.apps.zones.contract import address_of
+from cannery.candid.values import Variant
 from cannery.client.zone import open_zone
 from cannery.client.zone_blocking import blocking_zone
 from cannery.client.zone_files import NotThere
 from cannery.client.zone_history import FetchState
 from cannery.client.zone_values import BadTopic, Message, Missing, NoZone, ZoneRefused
+from cannery.protocol.identity import Secp256k1Identity
 from cannery.protocol.principal import Principal
+from tests.apps.zones.evm_world import chain
 from tests.clients.zone_town import ANN, BOB, EVE, Town
 from tests.docs.transcript import blocks_of
 from tests.node_under_test import ROOT, NodeUnderTest
@@ -321,3 +325,24 @@ def test_the_blocking_door(town: Town) -> None:
         news.close()  # type: ignore[attr-defined]
         with pytest.raises(ZoneRefused, match="below your own"):
             door.run(lambda zone: zone.invite("owner"))
+
+
+def test_whoever_a_contract_names_needs_no_invitation(start_node: Callable[..., NodeUnderTest]) -> None:
+    """A key of the chain's kind goes with the question: the contract knows addresses alone."""
+    peer, other = Secp256k1Identity(bytes([7]) * 32), Secp256k1Identity(bytes([8]) * 32)
+    with chain() as evm:
+        town = Town(start_node(settings=f"[outcalls]\nallow = ['http://127.0.0.1:{evm.port}']\n"))
+        evm.set_role(address_of(peer.public_key_der[-65:]), 300)
+        contract = {"url": f"http://127.0.0.1:{evm.port}", "contract": bytes.fromhex(evm.contract[2:])}
+        times = {"member_ttl_ns": 10**12, "stranger_ttl_ns": 10**12, "outage_retry_ns": 10**9}
+
+        async def go() -> None:
+            async with town.as_(ANN) as ann, town.agent(peer) as agent, town.agent(other) as stranger:
+                provider = {"kind": Variant("evm", contract), **times, "stale_ns_max": None, "role_max": 400}
+                await ann._door.tell("set_provider", provider)
+                zone = await open_zone(agent, town.id)
+                assert await zone.post("a", b"from the chain") == 1
+                with pytest.raises(ZoneRefused, match="Not a member of the zone"):
+                    await (await open_zone(stranger, town.id)).usage()
+
+        asyncio.run(go())

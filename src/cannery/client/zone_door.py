@@ -17,6 +17,8 @@ from cannery.client.zone_values import NoZone, ZoneRefused, refusal_of
 from cannery.protocol.principal import Principal
 
 _CONFIRM = "call refresh_role"
+# SubjectPublicKeyInfo of an uncompressed secp256k1 point (SEC 1, RFC 5480), up to the point.
+_SECP256K1_DER_HEAD = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a034200")
 _METHODS = ("arrivals", "history", "key_records", "members_page", "usage")
 
 
@@ -72,8 +74,14 @@ class ZoneDoor:
 
     async def confirm_role(self) -> int:
         """Have the zone ask its role provider about oneself; return the role's number."""
+        key = self.agent.identity.public_key_der or b""
         try:
-            role: int = await self._actor["refresh_role"].call()
+            role: int
+            if key.startswith(_SECP256K1_DER_HEAD):
+                # A contract knows addresses, which come from such keys.
+                role = await self._actor["update_role"].call(key[len(_SECP256K1_DER_HEAD) :])
+            else:
+                role = await self._actor["refresh_role"].call()
         except Rejected as error:
             raise refusal_of(error.message) from None
         return role
