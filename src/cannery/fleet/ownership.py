@@ -98,6 +98,10 @@ class SharedOwnership(Component, prefix="ownership"):
         """Say whether somebody holds shares."""
         return who in self.shares
 
+    def has_owners(self) -> bool:
+        """Say whether anybody does."""
+        return len(self.shares) > 0
+
     # founding
 
     @update

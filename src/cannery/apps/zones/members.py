@@ -179,8 +179,11 @@ class Members(Component, prefix="members"):
             refuse(ctx, "an admin changes members below admin; owners change everybody")
 
     def _is_last_owner(self, who: Principal) -> bool:
+        """Say whether the zone would be without an owner; those who hold shares of it are owners too."""
         member = self.people.get(who)
-        return member is not None and member.role.tag == "owner" and self.owner_count.get() == 1
+        if member is None or member.role.tag != "owner":
+            return False
+        return self.owner_count.get() == 1 and not self.ownership.has_owners()
 
     def _put(self, ctx: Context, who: Principal, role: Role) -> None:
         before = self.people.get(who)
