@@ -288,38 +288,26 @@ def _hook_runner(d: Description, entry: MethodEntry, kind: EntryKind) -> Runner:
         except CandidError as error:
             raise Trap(f"{entry.name} expects {_spell_types(entry.args)}: {error}") from None
         ctx = Context(system, d.continuation_of, d.timer_of, None)
-        if kind == EntryKind.INSPECT:
-            _run_inspection(system, lambda: entry.function(_instance(d.cls, system), ctx, *args))
-            return
-        result = _run_unanswered(lambda: entry.function(_instance(d.cls, system), ctx, *args))
+        # Who is not let in hears why; of other hooks nobody waits for an answer.
+        refuse = system.reject if kind == EntryKind.INSPECT else None
+        result = _run_unanswered(lambda: entry.function(_instance(d.cls, system), ctx, *args), refuse)
         if kind == EntryKind.HEALTH and result is not None and result is not True:
             told = "false" if result is False else f"{result!r:.100}, and not True"
             raise Trap(f"the health check {entry.function.__name__} answered {told}")
+        if kind == EntryKind.INSPECT and result is True:
+            system.accept()
 
     return run
 
 
-def _run_inspection(system: System, function: Callable[[], object]) -> None:
-    """Ask whether a message is let in; a reject is the reason why not."""
-    try:
-        is_accepted = function() is True
-    except Refusal as refusal:
-        system.reject(str(refusal))
-        return
-    except _PASSED_ON:
-        raise
-    except Exception as error:
-        raise trap_of(error) from error
-    if is_accepted:
-        system.accept()
-
-
-def _run_unanswered(function: Callable[[], object]) -> object:
-    """Run a method that has nobody to answer: a reject is a trap there."""
+def _run_unanswered(function: Callable[[], object], refuse: Callable[[str], None] | None = None) -> object:
+    """Run a method that has nobody to answer: a reject is a trap there, unless `refuse` takes it."""
     try:
         return function()
     except Refusal as refusal:
-        raise Trap(str(refusal)) from None
+        if refuse is None:
+            raise Trap(str(refusal)) from None
+        return refuse(str(refusal))
     except _PASSED_ON:
         raise
     except Exception as error:
