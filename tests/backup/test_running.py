@@ -141,7 +141,7 @@ def test_canisters_go_back_into_a_running_node(cli: Cli, start_node: Any, place:
         return [entry["text"] for entry in entries(cli, node, canister)[0]]
 
     def restore(*arguments: str) -> Ran:
-        return cli("backup", "restore", place, *arguments, node=node)
+        return cli("backup", "restore", place, "--yes", *arguments, node=node)
 
     sign(book, "before")
     sign(other, "before")
@@ -149,6 +149,11 @@ def test_canisters_go_back_into_a_running_node(cli: Cli, start_node: Any, place:
     run(cli, "backup", "create", place, node=node)
     sign(book, "after")
     sign(other, "after")
+    refused = cli("backup", "restore", place, "--canister", book, "--canister", other, node=node)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.error.startswith("2 canisters, ")
+    assert "have run messages since then, the last one at " in refused.error
+    assert texts("book") == texts("other") == ["after", "before"]
     for number in ("1", "2"):
         sign(book, "later")
         done = restore("--canister", "book" if number == "2" else book, "--backup", number)
@@ -165,6 +170,8 @@ def test_canisters_go_back_into_a_running_node(cli: Cli, start_node: Any, place:
 
     sign(book, "second")
     back = run(cli, "backup", "create", place, node=node)
+    done = cli("backup", "restore", place, "--canister", book, node=node)
+    assert (done.code, texts("book")) == (0, ["second", "before"]), "nothing is undone, nothing is asked"
     sign(book, "third")
     run(cli, "backup", "create", place, node=node)
     done = restore("--canister", "book", "--until-block", str(back["block"]))
@@ -201,7 +208,7 @@ def test_a_fleet_goes_back_with_its_index(cli: Cli, start_node: Any, place: str,
     for member in members:
         call(member, "sign", '("after")')
     call("index", "make", f'(blob "{module}")')
-    done = cli("backup", "restore", place, "--fleet", "index", node=node)
+    done = cli("backup", "restore", place, "--fleet", "index", "--yes", node=node)
     assert done.code == 0, done.err
     assert done.out.count("is as it was") == 4
     assert [len(entries(cli, node, member)[0]) for member in members] == [1, 0, 0]
@@ -217,7 +224,7 @@ def test_a_fleet_goes_back_with_its_index(cli: Cli, start_node: Any, place: str,
     assert run(cli, "backup", "restore", place, "--to", str(tmp_path / "whole"))["backup"] == whole["backup"]
     run(cli, "backup", "create", place, node=node)
     call(members[1], "sign", '("later")')
-    done = cli("backup", "restore", place, "--fleet", "index", node=node)
+    done = cli("backup", "restore", place, "--fleet", "index", "--yes", node=node)
     assert (done.code, done.out.count("is as it was")) == (0, 5), done.err
     assert entries(cli, node, members[1])[0] == []
     wrong = cli("backup", "create", place, "--fleet", members[0], node=node)

@@ -50,6 +50,7 @@ class _Wanted:
     fleet: str | None
     canisters: tuple[str, ...]
     as_new: bool
+    may_undo: bool
 
 
 def restore(
@@ -66,6 +67,9 @@ def restore(
     ] = None,
     as_new: Annotated[
         bool, typer.Option("--as-new", help="Into new canisters instead of those that it was made of.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it although canisters have run messages since.")
     ] = False,
     number: BackupOption = None,
     until_block: Annotated[
@@ -84,7 +88,7 @@ def restore(
     from cannery.node.backup.repository import open_repository
     from cannery.node.backup.shelf import open_shelf
 
-    wanted = _Wanted(fleet, tuple(canister or ()), as_new)
+    wanted = _Wanted(fleet, tuple(canister or ()), as_new, yes)
     if (to is not None) + (fleet is not None) + bool(canister) != 1:
         raise Problem("say what to restore: --to DIR for the whole node, --fleet INDEX, or --canister ID")
     with progress("reading the repository") as line:
@@ -205,6 +209,8 @@ def _restore_canisters(
         open_extract(repository, backups, plan, session.line.say) as extract,
     ):
         ids = _ids(extract, session, wanted)
+        if not (wanted.as_new or wanted.may_undo):
+            _refuse_to_undo(extract, session, ids)
         loader = _Loader(session, extract, wanted.as_new)
         for count, source in enumerate(ids):
             session.line.say(f"canister {count + 1:,} of {len(ids):,}")
@@ -245,6 +251,31 @@ def _find(extract: Extract, session: Session, text: str) -> bytes:
             return session.canister(text).raw
         except CanneryError:
             raise unknown from None
+
+
+def _refuse_to_undo(extract: Extract, session: Session, ids: Sequence[Principal]) -> None:
+    """Raise `Problem` where canisters have run messages since the state that they would go back to."""
+    from cannery.cli.management import Management
+    from cannery.cli.problem import Problem
+
+    management = Management(session.agent)
+    last_ns, last, count = 0, "", 0
+    for number, canister in enumerate(ids):
+        session.line.say(f"looking at canister {number + 1:,} of {len(ids):,}")
+        try:
+            active_ns = management.canister_metrics(canister).active_ns
+        except CanneryError:
+            continue  # It is gone: loading says so.
+        if active_ns > extract.active_ns(canister.raw):
+            count += 1
+            last_ns, last = max((last_ns, last), (active_ns, str(canister)))
+    if count:
+        who = f"{last} has" if count == 1 else f"{count:,} canisters, {last} among them, have"
+        raise Problem(
+            f"{who} run messages since then, the last one at {format_time(last_ns)}, and restoring undoes "
+            "what they did: say --yes, or --as-new for copies beside them",
+            exit_code=1,
+        )
 
 
 class _Loader:

@@ -25,6 +25,7 @@ from cannery.node.backup.repository import Backup, Repository, Say
 from cannery.node.backup.restore import restore_state, scratch_folder
 from cannery.node.store_rocksdb import RocksCopy
 from cannery.replica import keys
+from cannery.replica.records import ACCOUNT
 from cannery.replica.snapshot_build import Archived, Readable, build_archive
 from cannery.replica.view import show
 
@@ -45,6 +46,11 @@ class Extract:
         if len(found) == 1 and self._state.get(keys.owned(keys.FLEETS, index)) is None:
             raise BackupError(f"{show(index)} is no fleet in this backup: name its index, or use --canister")
         return found
+
+    def active_ns(self, canister_id: bytes) -> int:
+        """Give the time of the last message that a canister had run, in ns; 0 for none."""
+        found = self._state.of(canister_id).get(keys.owned(keys.ACCOUNTS, canister_id))
+        return 0 if found is None else ACCOUNT.decode(found).active_ns
 
     def archive(self, canister_id: bytes) -> Archived:
         """Give the archive of a canister; raises `BackupError` where the backup has none."""
