@@ -121,6 +121,11 @@ def test_a_letter_that_waits_reaches_a_mailbox_that_was_replaced_meanwhile(peopl
     assert [message.body.text for message in mailbox.inbox(0, 10).messages] == ["one", "two"]
 
 
+def test_a_page_of_no_users_is_refused(people: People) -> None:
+    with pytest.raises(Rejected, match="ask for 1 to 500 users"):
+        people.index.page(None, 0)
+
+
 def test_pages_of_users_are_in_the_order_of_names(people: People) -> None:
     names = [f"user_{i:02}" for i in range(25)]
     for name in reversed(names):

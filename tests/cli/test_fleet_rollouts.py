@@ -76,6 +76,7 @@ def test_a_release_reaches_fifty_children_and_the_bad_one_is_put_aside_and_mende
     done = json_of(town, "rollout", "show", "--follow")
     assert (state_of(done), done["counts"]["forward"], done["counts"]["quarantined"]) == ("done", COUNT, 0)
     assert json_of(town, "rollout", "failures") == []
+    assert "nothing to try again" in town.fleet("rollout", "retry", "--all").out
     assert town.fleet("rollout", "failures").out == "no child failed in rollout 1\n"
     assert town.fleet("list", "--version", "1").out == "no such child\n"
     assert json_of(town, "list", "--version", "1")["children"] == []

@@ -153,7 +153,9 @@ def test_what_is_gone_is_told(run: Cli) -> None:
     [
         (("post", "a", ""), 2, "an empty message is not posted"),
         (("invite", "--days", "inf"), 2, "less than or equal to 365"),
+        (("invite", "--days", "0"), 2, "greater than or equal to 0.001"),
         (("retention", "messages", "--days", "inf"), 2, "less than or equal to 36500"),
+        (("retention", "messages", "--days", "1e-10"), 2, "is the least, or 0 for any age"),
         (("history", "--topic", "a", "--after", "1", "--since", "1h"), 2, "leave out --after or --since"),
         (("history", "--topic", "a", "--per-topic", str(2**32)), 2, "less than or equal to 4294967295"),
         (("join", "zz"), 2, "is no invitation"),

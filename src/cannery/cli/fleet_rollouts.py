@@ -226,7 +226,10 @@ def retry(
 
     with open_fleet(node, identity, index, "asking for another try") as opened:
         tried = retry_children(opened, canisters or [], everyone=everyone)
-    emit({"tried": tried}, as_json, [f"{canister} is tried again" for canister in tried])
+    lines = [f"{canister} is tried again" for canister in tried] or [
+        "nothing is put aside: nothing to try again"
+    ]
+    emit({"tried": tried}, as_json, lines)
 
 
 def _set_concurrency(

@@ -88,7 +88,7 @@ def invite(
         int, typer.Option("--uses", metavar="N", min=1, max=10_000, help="How many may join by it.")
     ] = 1,
     days: Annotated[
-        float, typer.Option("--days", metavar="N", min=0, max=365, help="How long it is good for.")
+        float, typer.Option("--days", metavar="N", min=0.001, max=365, help="How long it is good for.")
     ] = 7.0,
     without_past: Annotated[
         bool,
@@ -116,8 +116,7 @@ def invite(
         return
 
     async def act(zone: Zone, line: Progress) -> str:  # noqa: ARG001
-        seconds = max(1, int(days * 86_400))
-        return str(await zone.invite(wanted, uses, seconds, with_past=not without_past))
+        return str(await zone.invite(wanted, uses, int(days * 86_400), with_past=not without_past))
 
     invitation = run_zone(node, identity, zone, "inviting", act)
     emit({"invitation": invitation, "role": wanted, "uses": uses}, as_json, [invitation])

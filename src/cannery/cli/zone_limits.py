@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cannery.client.zone_values import Limits, Retention, Usage
 
 DAY_NS = 86_400 * 10**9
+DAYS_MIN = 0.001
 MOST = 2**63 - 1
 
 
@@ -99,6 +100,8 @@ def retention(
     changes: dict[str, object] = {"count_max": count, "bytes_max": size}
     changes["when_full"] = None if when_full is None else when_full.value
     wanted = {name: value for name, value in changes.items() if value is not None}
+    if days is not None and 0 < days < DAYS_MIN:
+        raise Problem(f"--days {days:g}: {DAYS_MIN:g} (a minute and a half) is the least, or 0 for any age")
     if days is not None:
         wanted["age_ns_max"] = int(days * DAY_NS) or None
     if wanted and kind is None:

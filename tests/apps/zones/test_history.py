@@ -146,6 +146,7 @@ def test_cursors_that_are_not_this_zones_or_this_requests_are_refused(filled: Zo
         (ask_for(*map(str, range(1_001))), "1 to 1000 topics, not 1001"),
         (ask_for("a", limit=0), "1 to 20000 messages, not 0"),
         (ask_for("a", bytes_max=9_000_000), "1 to 8000000 bytes, not 9000000"),
+        (ask_for("a", per_topic=0), "'per_topic' is at least 1"),
         (ask_for("a", "a"), "a topic stands twice"),
         (ask_for("a", merged=True, per_topic=1), "leave out 'per_topic' or 'merged'"),
         (ask_for(topics=[key_of("a"), b"short"]), "key_id must be 41 bytes, not 5"),

@@ -314,7 +314,9 @@ class UserIndex(Canister):
 
     @query
     def page(self, ctx: Context, after: str | None, limit: nat32) -> ProfilePage:
-        """List users in the order of their names, from the one after `after`."""
+        """List users in the order of their names, from the one after `after`; `limit` is 1 or more."""
+        if not limit:
+            ctx.reject(f"ask for 1 to {PAGE_COUNT_MAX} users")
         page = self.names.page(after=after, limit=min(limit, PAGE_COUNT_MAX))
         profiles = [self._profile(owner) for _, owner in page.items]
         return ProfilePage([profile for profile in profiles if profile is not None], page.next)

@@ -187,6 +187,8 @@ class History(Component, prefix="history"):
         ):
             if not 1 <= given <= most:
                 refuse(ctx, f"a history request is for 1 to {most} {what}, not {given}")
+        if ask.per_topic == 0:
+            refuse(ctx, "'per_topic' is at least 1: leave it out for all of each topic")
         for key_id in ask.topics:
             check_key_id(ctx, key_id)
         if len(set(ask.topics)) != len(ask.topics):
