@@ -82,6 +82,42 @@ def test_the_state_machine_is_never_interrupted(watch: CpuWatch) -> None:
     watch.end()
 
 
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("gaps_ms", "is_stopped"),
+    [
+        ([10, 10, 10, 70], False),
+        ([10] * 20, True),
+        ([10, 1_000, 20], False),
+        ([10, 3_000, 20], True),
+        ([10, 130, 60], False),
+        ([600, 90], False),
+        ([90, 90, 90], True),
+        ([400, 400, 400, 90], True),
+        ([600, 600, 10], True),
+    ],
+)
+def test_of_a_time_without_ticks_a_part_counts_as_far_as_that_is_bounded(
+    watch: CpuWatch, monkeypatch: pytest.MonkeyPatch, gaps_ms: list[int], is_stopped: bool
+) -> None:
+    """The machine stood still, or a library was at work: 200 ms are the limit here."""
+    now = [10**12]
+    watch.begin(IDENTITY, 10**12)
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "thread_time_ns", lambda: now[0])
+        watch._on_tick(0, None)
+        watch.begin(IDENTITY, 200 * MS)
+        watch._on_tick(0, None)
+        with suppress(Stopped):
+            for gap_ms in gaps_ms:
+                now[0] += gap_ms * MS
+                watch._on_tick(0, None)
+        assert watch.end() is is_stopped
+    watch.end()
+
+
 def test_an_inner_activation_has_its_own_limit_and_the_outer_one_goes_on(watch: CpuWatch) -> None:
     run = canister("def run():\n while True: pass")
     watch.begin(IDENTITY, 10_000_000_000)

@@ -4,7 +4,8 @@ behind.
 Soft limit: a repeating timer on CPU time (it never fires while the process is idle) whose handler raises
 `ports.Stopped` into the activation that has used up its time. It is raised in canister code and the libraries
 that it calls, never inside the state machine, whose structures must not be left half changed; there the next
-tick decides.
+tick decides. A virtual machine that stood still counts as CPU time of what ran, and the collector walks over
+what all programs have made: so of a long time without a tick only a part counts, as far as that is bounded.
 
 Mark: a mapped file says which message or query runs now, and counts activations. The supervisor reads it to
 see progress, and condemns what ran in a process that it had to kill; the next process rejects the condemned
@@ -28,6 +29,9 @@ from cannery.errors import StoreError
 from cannery.ports import Stopped
 
 _TICK_S: Final = 0.01
+# So much counts of the time between two ticks; what is not counted of one activation is bounded too.
+_GAP_NS_MAX: Final = 100_000_000
+_UNCOUNTED_NS_MAX: Final = 1_000_000_000
 _SIZE_BYTES: Final = 4096
 _MARK: Final = Struct("=QB32s")
 _STATE_OFFSET: Final = 8
@@ -112,9 +116,12 @@ class CpuWatch:
     def __init__(self, running: RunningFile | None = None) -> None:
         self._running = running
         self._limit_ns = 0
-        self._started_ns: int | None = None
+        self._started: tuple[int, int] | None = None
+        """At the first tick of what runs: the thread's time, and what had not been counted until then."""
         self._has_stopped = False
-        self._outer: list[tuple[int, int | None, bool]] = []
+        self._outer: list[tuple[int, tuple[int, int] | None, bool]] = []
+        self._seen_ns = time.thread_time_ns()
+        self._uncounted_ns = 0
         self._old_handler = signal.signal(signal.SIGPROF, self._on_tick)
         signal.setitimer(signal.ITIMER_PROF, _TICK_S, _TICK_S)
         # The interpreter's end puts the default action back, which a late tick would make fatal.
@@ -123,10 +130,10 @@ class CpuWatch:
     def begin(self, identity: bytes, cpu_ns_max: int) -> None:
         if self._limit_ns:
             # What runs inside another activation counts for that one too: the outer mark stays.
-            self._outer.append((self._limit_ns, self._started_ns, self._has_stopped))
+            self._outer.append((self._limit_ns, self._started, self._has_stopped))
         elif self._running is not None:
             self._running.begin(identity)
-        self._started_ns = None
+        self._started = None
         self._has_stopped = False
         self._limit_ns = cpu_ns_max
 
@@ -134,7 +141,7 @@ class CpuWatch:
         self._limit_ns = 0
         has_stopped, self._has_stopped = self._has_stopped, False
         if self._outer:
-            self._limit_ns, self._started_ns, self._has_stopped = self._outer.pop()
+            self._limit_ns, self._started, self._has_stopped = self._outer.pop()
         elif self._running is not None:
             self._running.end()
         return has_stopped
@@ -146,15 +153,19 @@ class CpuWatch:
         signal.signal(signal.SIGPROF, self._old_handler)
 
     def _on_tick(self, _signal: int, frame: FrameType | None) -> None:
+        now_ns = time.thread_time_ns()
+        self._uncounted_ns += max(0, now_ns - self._seen_ns - _GAP_NS_MAX)
+        self._seen_ns = now_ns
         limit_ns = self._limit_ns
         if not limit_ns:
             return
-        now_ns = time.thread_time_ns()
-        started_ns = self._started_ns
-        if started_ns is None:
+        if self._started is None:
             # The first tick of an activation: reading the clock here and not in `begin` keeps `begin` cheap.
-            self._started_ns = now_ns
-        elif now_ns - started_ns >= limit_ns and _is_canister_code(frame):
+            self._started = now_ns, self._uncounted_ns
+            return
+        started_ns, uncounted_ns = self._started
+        used_ns = now_ns - started_ns - min(self._uncounted_ns - uncounted_ns, _UNCOUNTED_NS_MAX)
+        if used_ns >= limit_ns and _is_canister_code(frame):
             self._has_stopped = True
             raise Stopped(f"stopped after {limit_ns / 1e9:g} s of CPU time, the limit for one message")
 
