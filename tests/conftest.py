@@ -32,6 +32,14 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 NAMED_BYTES_MAX = 16
+# The node that tests share judges nobody by the machine's speed; tests of the limits have nodes of their own.
+UNHURRIED = """
+[limits]
+message_cpu_ms_max = 4000
+query_cpu_ms_max = 4000
+hook_cpu_ms_max = 4000
+composite_cpu_ms_max = 4000
+"""
 RECURSION_LIMIT = sys.getrecursionlimit()
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
 settings.load_profile(PROFILE)
@@ -65,7 +73,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def running_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeUnderTest]:
     """A node that serves for as long as the tests of this worker run; do not stop it."""
     folder = tmp_path_factory.mktemp("node")
-    node = NodeUnderTest(folder / "data", folder / "home")
+    node = NodeUnderTest(folder / "data", folder / "home", settings=UNHURRIED)
     node.start()
     yield node
     node.close()
