@@ -29,7 +29,6 @@ KILLS = 2
 CALLERS = 4
 CALLS_EACH = 150
 # A message whose first attempt met a stopped canister is tried again after 10 s, or 20 s after the second.
-DELIVERED_S_MAX = 60.0
 decode_count = decoder((Nat64(),))
 
 

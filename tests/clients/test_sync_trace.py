@@ -37,7 +37,6 @@ from tests.waiting import NEVER_S, wait_until
 CLIENTS = 4
 CALLS_EACH = 8
 ACCEPTED_CALLS = 8
-TRACE_S_MAX = 30.0
 encode_blob = encoder((Vec(Nat8()),))
 encode_nat64 = encoder((Nat64(),))
 
