@@ -90,6 +90,11 @@ STORE_WAL_BYTES_MAX = 128 * 1024 * 1024
 STORE_OPEN_FILE_COUNT_MAX = 512
 STORE_LOG_FILE_BYTES_MAX = 1024 * 1024
 STORE_LOG_FILE_COUNT_MAX = 4
+STORE_JOURNAL_WRITE_COUNT_MAX = 64
+"""Writes whose keys are remembered, so that scans of earlier states need not walk over deleted keys."""
+STORE_JOURNAL_KEY_COUNT_MAX = 50_000
+STORE_JOURNAL_CHANGED_COUNT_MAX = 256
+"""Keys of one range that a scan corrects."""
 
 PROGRAM_COUNT_MAX = 256
 MODULE_LOAD_CPU_NS_MAX = 2_000_000_000

@@ -13,6 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 import rocksdict
@@ -27,6 +30,7 @@ from cannery.limits import (
     STORE_WRITE_BUFFER_BYTES,
     STORE_WRITE_BUFFER_COUNT_MAX,
 )
+from cannery.node.write_journal import WriteJournal
 from cannery.ports import WriteBatch
 
 _BLOOM_BITS_PER_KEY: Final = 10
@@ -37,6 +41,8 @@ _UNCOMPRESSED_LEVEL_COUNT: Final = 2
 _FORMAT_VERSION: Final = 5
 _NOT_FOUND: Final = "key not found"
 _POINT_DELETE_COUNT_MAX: Final = 64
+_SKIP_COUNT_MAX: Final = 100
+_GAVE_UP: Final = "Result incomplete"
 _SCAN_COUNT_FIRST: Final = 16
 _SCAN_COUNT_MAX: Final = 256
 
@@ -53,14 +59,19 @@ class RocksSnapshot:
     """A fixed state of a `RocksStore`. It must be closed before its store is, and used by one thread.
 
     An iterator that rocksdict opens over a snapshot shows later writes all the same (only `get` keeps to the
-    snapshot), so all scans share one iterator that was opened together with it, and keeps that state.
+    snapshot), and one that was opened together with it has no bounds: its seek walks over all deleted keys
+    that lie behind a range, however many. So a scan reads the live store within the range's bounds, and what
+    was written since comes from the snapshot; only where that is not known it goes by the old iterator.
     """
 
-    __slots__ = ("_cursor", "_snapshot")
+    __slots__ = ("_cursor", "_db", "_journal", "_number", "_snapshot")
 
-    def __init__(self, snapshot: rocksdict.Snapshot, cursor: rocksdict.RdictIter) -> None:
-        self._snapshot: rocksdict.Snapshot | None = snapshot
-        self._cursor: rocksdict.RdictIter | None = cursor
+    def __init__(self, db: rocksdict.Rdict, journal: WriteJournal) -> None:
+        self._db: rocksdict.Rdict | None = db
+        self._journal = journal
+        self._number = journal.number
+        self._snapshot: rocksdict.Snapshot | None = _ask("read", db.snapshot)
+        self._cursor: rocksdict.RdictIter | None = _ask("read", db.iter)
 
     def get(self, key: bytes) -> bytes | None:
         if self._snapshot is None:
@@ -74,11 +85,30 @@ class RocksSnapshot:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs; scans of one snapshot may run at the same time."""
-        return _scan(self._open_cursor, start, end, reverse)
+        # The live state first, the journal then: what it shows of later writes is in the journal by then.
+        live = _Range(self._open, start, end, reverse)
+        changed = self._journal.changed_since(self._number, start, end)
+        if changed is None:
+            yield from _pairs(self._open_cursor, start, end, reverse)
+            return
+        pairs = live.pairs()
+        if not changed:
+            yield from pairs
+            return
+        unchanged = (pair for pair in pairs if pair[0] not in changed)
+        keys = sorted(changed, reverse=reverse)
+        earlier = ((key, value) for key in keys if (value := self.get(key)) is not None)
+        yield from merge(unchanged, earlier, key=itemgetter(0), reverse=reverse)
 
     def close(self) -> None:
         self._snapshot = None
         self._cursor = None
+        self._db = None
+
+    def _open(self) -> rocksdict.Rdict:
+        if self._db is None:
+            raise StoreError("this snapshot is closed")
+        return self._db
 
     def _open_cursor(self) -> rocksdict.RdictIter:
         if self._cursor is None:
@@ -89,12 +119,13 @@ class RocksSnapshot:
 class RocksStore:
     """One subnet's store in the directory `path`, made if it is not there."""
 
-    __slots__ = ("_closed", "_db")
+    __slots__ = ("_closed", "_db", "_journal")
 
     def __init__(self, path: str) -> None:
         self._closed = False
+        self._journal = WriteJournal()
         os.makedirs(path, mode=0o700, exist_ok=True)
-        self._db = _ask(f"open {path},", rocksdict.Rdict, path, _options())
+        self._db: rocksdict.Rdict = _ask(f"open {path},", rocksdict.Rdict, path, _options())
 
     def get(self, key: bytes) -> bytes | None:
         value: bytes | None = _ask("read", self._db.get, key)
@@ -106,7 +137,7 @@ class RocksStore:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of the state at the first step; later writes do not show."""
-        return _scan_alone(self._db, start, end, reverse)
+        yield from _Range(self._open, start, end, reverse).pairs()
 
     def write(self, batch: WriteBatch) -> None:
         changes = rocksdict.WriteBatch(raw_mode=True)
@@ -121,6 +152,8 @@ class RocksStore:
             else:
                 put(key, value)
                 size_bytes += len(value)
+        # Before it shows, for scans of snapshots that run meanwhile.
+        self._journal.note(batch.puts, batch.deleted_ranges)
         _ask("write", self._db.write, changes)
         if size_bytes > STORE_WRITE_BUFFER_BYTES:
             # A write buffer grows with the batch that fills it: it goes to disk before another one does.
@@ -133,7 +166,8 @@ class RocksStore:
         The engine sorts all deleted ranges of its write buffer anew for each iterator and each read after a
         write: with one range a round, a snapshot soon takes milliseconds.
         """
-        keys = _ask("read", _keys_between, self._db, start, end, _POINT_DELETE_COUNT_MAX + 1)
+        found = islice(_Range(self._open, start, end).pairs(), _POINT_DELETE_COUNT_MAX + 1)
+        keys = [key for key, _ in found]
         if len(keys) > _POINT_DELETE_COUNT_MAX:
             changes.delete_range(start, end)
             return
@@ -144,7 +178,7 @@ class RocksStore:
         _ask("write", self._db.flush_wal, True)
 
     def snapshot(self) -> RocksSnapshot:
-        return RocksSnapshot(_ask("read", self._db.snapshot), _ask("read", self._db.iter))
+        return RocksSnapshot(self._db, self._journal)
 
     def checkpoint(self, path: str) -> None:
         """Make a copy that can be opened as a store, by hard links where the file system is the same."""
@@ -165,6 +199,9 @@ class RocksStore:
                 _ask("close", self._db.close)
             del self._db
 
+    def _open(self) -> rocksdict.Rdict:
+        return self._db
+
 
 class RocksCopy:
     """A store's directory, opened to be read: a checkpoint, or the store of a node that is stopped.
@@ -181,23 +218,22 @@ class RocksCopy:
         )
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = _ask("read", self._open.get, key)
+        value: bytes | None = _ask("read", self._open().get, key)
         return value
 
     def multi_get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        values: list[bytes | None] = _ask("read", self._open.get, list(keys)) if keys else []
+        values: list[bytes | None] = _ask("read", self._open().get, list(keys)) if keys else []
         return values
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs; scans may run at the same time."""
-        return _scan_alone(self._open, start, end, reverse)
+        yield from _Range(self._open, start, end, reverse).pairs()
 
     def close(self) -> None:
         if self._db is not None:
             _ask("close", self._db.close)
             self._db = None
 
-    @property
     def _open(self) -> rocksdict.Rdict:
         if self._db is None:
             raise StoreError("this copy of a store is closed")
@@ -215,40 +251,66 @@ def _ask(doing: str, call: Callable[..., Any], *args: object) -> Any:
         raise store_error(doing, str(error)) from error
 
 
-def _scan_alone(
-    db: rocksdict.Rdict, start: bytes, end: bytes, reverse: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    """Read pairs with an iterator of the scan's own, which is opened at the first step."""
-    opened: list[rocksdict.RdictIter] = []
+class _Range:
+    """The pairs of a range as they are when it is made, read by iterators of its own, which do not leave it.
 
-    def cursor() -> rocksdict.RdictIter:
-        if not opened:
-            opened.append(_ask("read", db.iter, _until(end)))
-        return opened[0]
+    Deleted keys stay in the store until the engine drops them, and an iterator walks over all that lie before
+    the key it looks for. Upwards the engine stops at the bound. Downwards rocksdict sets none (its lower
+    bound sets the upper one), so a wary iterator gives up after some, and then the range's first key is where
+    to stop.
+    """
 
-    return _scan(cursor, start, end, reverse)
+    __slots__ = ("_cursor", "_db_of", "_end", "_start", "_wary")
+
+    def __init__(
+        self, db_of: Callable[[], rocksdict.Rdict], start: bytes, end: bytes, reverse: bool = False
+    ) -> None:
+        # rocksdict hands the engine the address of the bound: it must live as long as the iterators do.
+        self._start, self._end = start, end
+        db = db_of()
+        self._db_of = db_of
+        self._cursor: rocksdict.RdictIter = _ask("read", db.iter, _below(end))
+        self._wary: rocksdict.RdictIter | None = None
+        if reverse:
+            self._wary = _ask("read", db.iter, _below(end, _SKIP_COUNT_MAX))
+
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        if self._wary is None:
+            yield from _pairs(self._give(self._cursor), self._start, self._end, False)
+        else:
+            yield from self._down(self._wary)
+
+    def _down(self, wary: rocksdict.RdictIter) -> Iterator[tuple[bytes, bytes]]:
+        end = self._end
+        try:
+            for pair in _pairs(self._give(wary), self._start, end, True):
+                end = pair[0]
+                yield pair
+        except StoreError as error:
+            if _GAVE_UP not in str(error):
+                raise
+            for first, _ in _ask("read", _fetch, self._give(self._cursor)(), self._start, end, 1):
+                yield from _pairs(self._give(self._cursor), first, end, True)
+
+    def _give(self, cursor: rocksdict.RdictIter) -> Callable[[], rocksdict.RdictIter]:
+        """Give an iterator for as long as its state is open."""
+
+        def give() -> rocksdict.RdictIter:
+            self._db_of()
+            return cursor
+
+        return give
 
 
-def _until(end: bytes) -> rocksdict.ReadOptions:
-    """The engine stops at the bound by itself, and so never walks over deleted keys that lie behind it."""
+def _below(end: bytes, skip_count_max: int = 0) -> rocksdict.ReadOptions:
+    """The engine stops at a bound by itself, and gives up after so many deleted keys (0: never)."""
     options = rocksdict.ReadOptions()
     options.set_iterate_upper_bound(end)
+    options.set_max_skippable_internal_keys(skip_count_max)
     return options
 
 
-def _keys_between(db: rocksdict.Rdict, start: bytes, end: bytes, count: int) -> list[bytes]:
-    """Give the first `count` keys of a range, or all."""
-    keys: list[bytes] = []
-    cursor = db.iter(_until(end))
-    cursor.seek(start)
-    while len(keys) < count and cursor.valid():
-        keys.append(cursor.key())
-        cursor.next()
-    cursor.status()
-    return keys
-
-
-def _scan(
+def _pairs(
     cursor_of: Callable[[], rocksdict.RdictIter], start: bytes, end: bytes, reverse: bool
 ) -> Iterator[tuple[bytes, bytes]]:
     """Read pairs in pieces that grow; each piece begins with a seek, so that scans may share an iterator."""
@@ -269,11 +331,13 @@ def _scan(
 def _fetch(cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int) -> list[tuple[bytes, bytes]]:
     pairs: list[tuple[bytes, bytes]] = []
     cursor.seek(start)
-    while len(pairs) < count and cursor.valid():
+    while cursor.valid():
         key = cursor.key()
         if key >= end:
             return pairs
         pairs.append((key, cursor.value()))
+        if len(pairs) == count:
+            return pairs
         cursor.next()
     cursor.status()
     return pairs
@@ -284,12 +348,14 @@ def _fetch_back(
 ) -> list[tuple[bytes, bytes]]:
     pairs: list[tuple[bytes, bytes]] = []
     cursor.seek_for_prev(end)
-    while len(pairs) < count and cursor.valid():
+    while cursor.valid():
         key = cursor.key()
         if key < start:
             return pairs
         if key < end:
             pairs.append((key, cursor.value()))
+        if len(pairs) == count or key == start:
+            return pairs
         cursor.prev()
     cursor.status()
     return pairs

@@ -1,0 +1,155 @@
+"""Scans of the store: of one state, whatever is written meanwhile, and cheap beside many deleted keys."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import rocksdict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cannery.errors import StoreError
+from cannery.node import store_rocksdb, write_journal
+from cannery.node.store_rocksdb import RocksStore
+from cannery.ports import StoreReader, StoreSnapshot, WriteBatch
+from cannery.testing.store import MemoryStore
+
+KEYS = st.binary(min_size=1, max_size=2).map(lambda key: bytes(byte % 6 for byte in key))
+BATCHES = st.builds(
+    WriteBatch,
+    puts=st.dictionaries(KEYS, st.none() | st.binary(max_size=2), max_size=12),
+    deleted_ranges=st.just([]) | st.lists(st.tuples(KEYS, KEYS), max_size=1),
+)
+# After each write: scans that begin, each of one of the states so far, and how much of it is read at once.
+SCANS = st.lists(st.tuples(st.integers(0, 20), KEYS, KEYS, st.booleans(), st.integers(0, 4)), max_size=3)
+AT_FIRST = WriteBatch(puts={bytes([one, other]): b"" for one in range(6) for other in range(0, 6, 2)})
+MANY = 5_000
+
+
+@settings(max_examples=150)
+@given(
+    steps=st.lists(st.tuples(BATCHES, SCANS), min_size=1, max_size=6),
+    skip_count=st.sampled_from([1, 2, 100]),
+    bounds=st.sampled_from([(64, 50_000, 256), (64, 50_000, 3), (2, 50_000, 256), (64, 8, 256)]),
+)
+def test_a_scan_shows_the_state_that_it_is_of_whatever_is_written_meanwhile(
+    steps: list[tuple[WriteBatch, list[tuple[int, bytes, bytes, bool, int]]]],
+    skip_count: int,
+    bounds: tuple[int, int, int],
+) -> None:
+    path = tempfile.mkdtemp()
+    real, model = RocksStore(path), MemoryStore()
+    real.write(AT_FIRST)
+    model.write(AT_FIRST)
+    states: list[tuple[StoreSnapshot, StoreSnapshot]] = []
+    begun: list[tuple[Iterator[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]] = []
+    with (
+        patch.object(store_rocksdb, "_SKIP_COUNT_MAX", skip_count),
+        patch.object(store_rocksdb, "_SCAN_COUNT_FIRST", 2),
+        patch.object(write_journal, "STORE_JOURNAL_WRITE_COUNT_MAX", bounds[0]),
+        patch.object(write_journal, "STORE_JOURNAL_KEY_COUNT_MAX", bounds[1]),
+        patch.object(write_journal, "STORE_JOURNAL_CHANGED_COUNT_MAX", bounds[2]),
+    ):
+        for batch, scans in steps:
+            states.append((real.snapshot(), model.snapshot()))
+            real.write(batch)
+            model.write(batch)
+            for which, start, end, reverse, count in scans:
+                # The live store's scans have a state from their first step on, those of snapshots always.
+                for one, other, first in ((*states[which % len(states)], 0), (real, model, 1)):
+                    wanted = list(other.scan(start, end, reverse=reverse))
+                    scan = one.scan(start, end, reverse=reverse)
+                    read = max(first, count)
+                    assert list(islice(scan, read)) == wanted[:read]
+                    begun.append((scan, wanted[read:]))
+        for scan, wanted in begun:
+            assert list(scan) == wanted
+    begun.clear()
+    for one, _ in states:
+        one.close()
+    real.close()
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[rocksdict.Options]:
+    """Let the engine count; the options of the stores that are opened."""
+    opened: list[rocksdict.Options] = []
+    make = store_rocksdb._options
+
+    def options() -> rocksdict.Options:
+        opened.append(make())
+        opened[-1].enable_statistics()
+        return opened[-1]
+
+    monkeypatch.setattr(store_rocksdb, "_options", options)
+    return opened
+
+
+def skipped(options: rocksdict.Options) -> int:
+    """Give how many deleted keys, and older values of keys, the engine has walked over so far."""
+    found = re.search(r"rocksdb\.number\.iter\.skip COUNT : (\d+)", options.get_statistics())
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("written_since", [False, True])
+@pytest.mark.parametrize("of", ["snapshot", "store"])
+def test_deleted_keys_outside_a_range_cost_its_scan_nothing(
+    tmp_path: Path, counted: list[rocksdict.Options], of: str, written_since: bool, flushed: bool
+) -> None:
+    """A canister whose neighbours have deleted much is read as fast as any."""
+    store = RocksStore(str(tmp_path / "s"))
+    before, after = (
+        [b"a%05d" % number for number in range(MANY)],
+        [b"c%05d" % number for number in range(MANY)],
+    )
+    here = {b"b%05d" % number: b"v" for number in range(3)}
+    store.write(WriteBatch(puts={**dict.fromkeys(before, b"v"), **here, **dict.fromkeys(after, b"v")}))
+    if flushed:
+        store._db.flush()
+    store.write(WriteBatch(puts=dict.fromkeys([*before, *after])))
+    ranges = [(b"b", b"c"), (b"b00001", b"b00002"), (b"b1", b"b2")]
+    snapshots = [store.snapshot() for _ in range(2 * len(ranges))]
+    shown = here
+    if written_since:
+        store.write(WriteBatch(puts={b"b00000": None, b"b00009": b"new", b"c00000": b"again"}))
+        if of == "store":
+            shown = {b"b00001": b"v", b"b00002": b"v", b"b00009": b"new"}
+    for start, end in ranges:
+        for reverse in (False, True):
+            so_far = skipped(counted[0])
+            snapshot = snapshots.pop()
+            reader: StoreReader = store if of == "store" else snapshot
+            found = list(reader.scan(start, end, reverse=reverse))
+            assert found == sorted(
+                (pair for pair in shown.items() if start <= pair[0] < end), reverse=reverse
+            )
+            # An iterator tells what it skipped when it is let go of.
+            snapshot.close()
+            assert skipped(counted[0]) - so_far < MANY / 20
+    store.close()
+
+
+def test_a_scan_ends_with_the_state_that_it_is_of(tmp_path: Path) -> None:
+    store = RocksStore(str(tmp_path / "s"))
+    store.write(WriteBatch(puts={b"%05d" % number: b"" for number in range(600)}))
+    for reverse in (False, True):
+        for written_since in (False, True):
+            snapshot = store.snapshot()
+            if written_since:
+                store.write(WriteBatch(deleted_ranges=[(b"00590", b"00600")]))
+            scan = snapshot.scan(b"0", b"1", reverse=reverse)
+            next(scan)
+            snapshot.close()
+            with pytest.raises(StoreError, match="this snapshot is closed"):
+                list(scan)
+    store.close()
