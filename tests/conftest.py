@@ -32,15 +32,6 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 NAMED_BYTES_MAX = 16
-# The node that tests share judges nobody by the machine's speed; tests of the limits have nodes of their own.
-UNHURRIED = """
-[node]
-no_progress_ms_max = 100000
-[limits]
-message_cpu_ms_max = 60000
-query_cpu_ms_max = 60000
-composite_cpu_ms_max = 60000
-"""
 RECURSION_LIMIT = sys.getrecursionlimit()
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
 settings.load_profile(PROFILE)
@@ -74,7 +65,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def running_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeUnderTest]:
     """A node that serves for as long as the tests of this worker run; do not stop it."""
     folder = tmp_path_factory.mktemp("node")
-    node = NodeUnderTest(folder / "data", folder / "home", settings=UNHURRIED)
+    node = NodeUnderTest(folder / "data", folder / "home")
     node.start()
     yield node
     node.close()
