@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 import cannery
 from cannery.errors import StoreError
-from cannery.node.store_rocksdb import DiskFullError, RocksStore, StoreLockedError, store_error
+from cannery.limits import STORE_BLOCK_CACHE_BYTES
+from cannery.node.store_rocksdb import DiskFullError, RocksCopy, RocksStore, StoreLockedError, store_error
 from cannery.ports import StoreReader, WriteBatch
 from cannery.testing.store import Crashed, FaultyStore, MemoryStore
 
@@ -157,6 +159,34 @@ def test_filters_and_indexes_are_in_pieces_that_fit_the_cache(tmp_path: Path) ->
         "cache_index_and_filter_blocks=true",
     ):
         assert option in written
+
+
+def test_a_store_that_is_opened_again_has_the_options_of_today(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    for _ in range(2):
+        store = RocksStore(path)
+        assert store._db.property_int_value("rocksdb.block-cache-capacity") == STORE_BLOCK_CACHE_BYTES
+        store.write(WriteBatch(puts={b"k": b"v"}))
+        store.close()
+    copy = RocksCopy(path)
+    assert copy._engine().property_int_value("rocksdb.block-cache-capacity") == STORE_BLOCK_CACHE_BYTES
+    copy.close()
+
+
+def test_small_values_beside_a_large_one_are_read_out_of_the_cache(tmp_path: Path) -> None:
+    store = RocksStore(str(tmp_path / "s"))
+    store.write(WriteBatch(puts={b"a": b"small", b"b": os.urandom(9_000_000), b"c": b"small"}))
+    store._db.flush()
+
+    def cached() -> int:
+        kept = store._db.property_int_value("rocksdb.block-cache-usage")
+        assert kept is not None
+        return kept
+
+    assert store.get(b"a") == b"small"
+    assert list(store.scan(b"aa", b"ab")) == []
+    assert cached() > 9_000_000
+    store.close()
 
 
 def test_a_full_disk_is_told_apart() -> None:
