@@ -92,8 +92,8 @@ STORE_LOG_FILE_BYTES_MAX = 1024 * 1024
 STORE_LOG_FILE_COUNT_MAX = 4
 STORE_JOURNAL_WRITE_COUNT_MAX = 64
 """Writes whose keys are remembered, so that scans of earlier states need not walk over deleted keys."""
-STORE_JOURNAL_KEY_COUNT_MAX = 50_000
-STORE_JOURNAL_CHANGED_COUNT_MAX = 256
+STORE_JOURNAL_SIZE_BYTES_MAX = 8 * 1024 * 1024
+STORE_JOURNAL_CHANGED_COUNT_MAX = 32
 """Keys of one range that a scan corrects."""
 
 PROGRAM_COUNT_MAX = 256

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -37,26 +38,31 @@ MANY = 5_000
 @given(
     steps=st.lists(st.tuples(BATCHES, SCANS), min_size=1, max_size=6),
     skip_count=st.sampled_from([1, 2, 100]),
-    bounds=st.sampled_from([(64, 50_000, 256), (64, 50_000, 3), (2, 50_000, 256), (64, 8, 256)]),
+    points=st.sampled_from([1, 64]),
+    bounds=st.sampled_from([(64, 50_000, 32), (64, 50_000, 3), (2, 50_000, 32), (64, 500, 32)]),
 )
 def test_a_scan_shows_the_state_that_it_is_of_whatever_is_written_meanwhile(
     steps: list[tuple[WriteBatch, list[tuple[int, bytes, bytes, bool, int]]]],
     skip_count: int,
+    points: int,
     bounds: tuple[int, int, int],
 ) -> None:
-    path = tempfile.mkdtemp()
-    real, model = RocksStore(path), MemoryStore()
-    real.write(AT_FIRST)
-    model.write(AT_FIRST)
+    model = MemoryStore()
     states: list[tuple[StoreSnapshot, StoreSnapshot]] = []
     begun: list[tuple[Iterator[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]] = []
     with (
         patch.object(store_rocksdb, "_SKIP_COUNT_MAX", skip_count),
         patch.object(store_rocksdb, "_SCAN_COUNT_FIRST", 2),
+        patch.object(store_rocksdb, "_SCAN_COUNT_MAX", 3),
+        patch.object(store_rocksdb, "_POINT_DELETE_COUNT_MAX", points),
         patch.object(write_journal, "STORE_JOURNAL_WRITE_COUNT_MAX", bounds[0]),
-        patch.object(write_journal, "STORE_JOURNAL_KEY_COUNT_MAX", bounds[1]),
+        patch.object(write_journal, "STORE_JOURNAL_SIZE_BYTES_MAX", bounds[1]),
         patch.object(write_journal, "STORE_JOURNAL_CHANGED_COUNT_MAX", bounds[2]),
+        tempfile.TemporaryDirectory() as path,
+        closing(RocksStore(path)) as real,
     ):
+        real.write(AT_FIRST)
+        model.write(AT_FIRST)
         for batch, scans in steps:
             states.append((real.snapshot(), model.snapshot()))
             real.write(batch)
@@ -71,11 +77,8 @@ def test_a_scan_shows_the_state_that_it_is_of_whatever_is_written_meanwhile(
                     begun.append((scan, wanted[read:]))
         for scan, wanted in begun:
             assert list(scan) == wanted
-    begun.clear()
-    for one, _ in states:
-        one.close()
-    real.close()
-    shutil.rmtree(path)
+        for one, _ in states:
+            one.close()
 
 
 @pytest.fixture
@@ -139,17 +142,45 @@ def test_deleted_keys_outside_a_range_cost_its_scan_nothing(
     store.close()
 
 
-def test_a_scan_ends_with_the_state_that_it_is_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("since", ["nothing", "a key", "a range"])
+@pytest.mark.parametrize("read", [1, 250])
+def test_a_scan_ends_with_the_state_that_it_is_of(
+    tmp_path: Path, read: int, since: str, reverse: bool
+) -> None:
+    """Nor does one that is never ended keep the store open."""
+    keys = [b"%05d" % number for number in range(1_000)]
     store = RocksStore(str(tmp_path / "s"))
-    store.write(WriteBatch(puts={b"%05d" % number: b"" for number in range(600)}))
-    for reverse in (False, True):
-        for written_since in (False, True):
-            snapshot = store.snapshot()
-            if written_since:
-                store.write(WriteBatch(deleted_ranges=[(b"00590", b"00600")]))
-            scan = snapshot.scan(b"0", b"1", reverse=reverse)
-            next(scan)
-            snapshot.close()
-            with pytest.raises(StoreError, match="this snapshot is closed"):
-                list(scan)
+    store.write(WriteBatch(puts=dict.fromkeys(keys, b"")))
+    store.write(WriteBatch(puts=dict.fromkeys(keys[300:700])))
+    snapshot = store.snapshot()
+    if since == "a key":
+        store.write(WriteBatch(puts={keys[500]: b"new"}))
+    elif since == "a range":
+        store.write(WriteBatch(deleted_ranges=[(keys[800], keys[900])]))
+    # With 250 pairs read, the piece that the scan stands in was read beside the deleted keys.
+    scan = snapshot.scan(b"0", b"1", reverse=reverse)
+    there = [*keys[:300], *keys[700:]]
+    wanted = there[::-1] if reverse else there
+    assert [key for key, _ in islice(scan, read)] == wanted[:read]
+    snapshot.close()
+    with pytest.raises(StoreError, match="this snapshot is closed"):
+        list(scan)
+    left = store.snapshot()
+    open_scans = [left.scan(b"0", b"1", reverse=reverse) for _ in range(2)]
+    assert len(list(islice(open_scans[0], read))) == read
+    left.close()
+    store.close()
+    RocksStore(str(tmp_path / "s")).close()
+
+
+def test_a_range_is_deleted_without_a_look_at_its_values(tmp_path: Path) -> None:
+    store = RocksStore(str(tmp_path / "s"))
+    store.write(WriteBatch(puts={b"%05d" % number: bytes(200_000) for number in range(300)}))
+    tracemalloc.start()
+    store.write(WriteBatch(deleted_ranges=[(b"0", b"1")]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+    assert list(store.scan(b"0", b"1")) == []
     store.close()

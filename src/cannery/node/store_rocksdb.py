@@ -40,12 +40,15 @@ _LEVEL_COUNT: Final = 7
 _UNCOMPRESSED_LEVEL_COUNT: Final = 2
 _FORMAT_VERSION: Final = 5
 _ONLY_FAMILY: Final = "default"
+_CLOSED: Final = "this snapshot is closed"
 _NOT_FOUND: Final = "key not found"
 _POINT_DELETE_COUNT_MAX: Final = 64
 _SKIP_COUNT_MAX: Final = 100
 _GAVE_UP: Final = "Result incomplete"
 _SCAN_COUNT_FIRST: Final = 16
 _SCAN_COUNT_MAX: Final = 256
+
+Pairs = list[tuple[bytes, bytes]]
 
 
 class StoreLockedError(StoreError):
@@ -56,27 +59,34 @@ class DiskFullError(StoreError):
     """There is no room left where the store stands."""
 
 
+class _GaveUpError(StoreError):
+    """An iterator met more deleted keys than it may walk over."""
+
+
 class RocksSnapshot:
     """A fixed state of a `RocksStore`. It must be closed before its store is, and used by one thread.
 
     An iterator that rocksdict opens over a snapshot shows later writes all the same (only `get` keeps to the
-    snapshot), and one that was opened together with it has no bounds: its seek walks over all deleted keys
-    that lie behind a range, however many. So a scan reads the live store within the range's bounds, and what
-    was written since comes from the snapshot; only where that is not known it goes by the old iterator.
+    snapshot), so all scans share iterators that were opened together with it, and keep that state. These have
+    no bounds: a seek walks over all deleted keys up to the next one that is there. The first of them gives up
+    after some; the live store is read within the range's bounds then, and what was written since, which a
+    journal knows, comes from the snapshot. Where the journal does not know, the second one walks.
     """
 
-    __slots__ = ("_cursor", "_db", "_journal", "_number", "_snapshot")
+    __slots__ = ("_cursor", "_db", "_journal", "_live", "_number", "_snapshot", "_wary")
 
     def __init__(self, db: rocksdict.Rdict, journal: WriteJournal) -> None:
         self._db: rocksdict.Rdict | None = db
         self._journal = journal
         self._number = journal.number
         self._snapshot: rocksdict.Snapshot | None = _ask("read", db.snapshot)
+        self._wary: rocksdict.RdictIter | None = _ask("read", db.iter, _read_options(_SKIP_COUNT_MAX))
         self._cursor: rocksdict.RdictIter | None = _ask("read", db.iter)
+        self._live: set[_LiveRange] = set()
 
     def get(self, key: bytes) -> bytes | None:
         if self._snapshot is None:
-            raise StoreError("this snapshot is closed")
+            raise StoreError(_CLOSED)
         value: bytes | None = _ask("read", self._snapshot.__getitem__, key)
         return value
 
@@ -86,35 +96,32 @@ class RocksSnapshot:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs; scans of one snapshot may run at the same time."""
-        # The live state first, the journal then: what it shows of later writes is in the journal by then.
-        live = _Range(self._engine, start, end, reverse)
-        changed = self._journal.changed_since(self._number, start, end)
-        if changed is None:
-            yield from _pairs(self._open_cursor, start, end, reverse)
-            return
-        pairs = live.pairs()
-        if not changed:
-            yield from pairs
-            return
-        unchanged = (pair for pair in pairs if pair[0] not in changed)
-        keys = sorted(changed, reverse=reverse)
-        earlier = ((key, value) for key in keys if (value := self.get(key)) is not None)
-        yield from merge(unchanged, earlier, key=itemgetter(0), reverse=reverse)
+        return _pairs(lambda: _still_open(self._wary), start, end, reverse, self._among_deleted)
 
     def close(self) -> None:
-        self._snapshot = None
-        self._cursor = None
-        self._db = None
+        # Scans that nobody ended must not keep the engine's files open.
+        for live in self._live:
+            live.close()
+        self._db = self._snapshot = self._wary = self._cursor = None
 
-    def _engine(self) -> rocksdict.Rdict:
+    def _among_deleted(self, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         if self._db is None:
-            raise StoreError("this snapshot is closed")
-        return self._db
-
-    def _open_cursor(self) -> rocksdict.RdictIter:
-        if self._cursor is None:
-            raise StoreError("this snapshot is closed")
-        return self._cursor
+            raise StoreError(_CLOSED)
+        # The live state first, the journal then: what it shows of later writes is in the journal by then.
+        live = _LiveRange(self._db, start, end, reverse)
+        self._live.add(live)
+        try:
+            changed = self._journal.changed_since(self._number, start, end)
+            if changed is None:
+                live.close()
+                yield from _pairs(lambda: _still_open(self._cursor), start, end, reverse)
+                return
+            unchanged = (pair for pair in live.pairs() if pair[0] not in changed)
+            keys = sorted(changed, reverse=reverse)
+            earlier = ((key, value) for key in keys if (value := self.get(key)) is not None)
+            yield from merge(unchanged, earlier, key=itemgetter(0), reverse=reverse)
+        finally:
+            self._live.discard(live)
 
 
 class RocksStore:
@@ -138,14 +145,24 @@ class RocksStore:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of the state at the first step; later writes do not show."""
-        yield from _Range(self._engine, start, end, reverse).pairs()
+        if start < end:
+            yield from _LiveRange(self._engine(), start, end, reverse).pairs()
 
     def write(self, batch: WriteBatch) -> None:
         changes = rocksdict.WriteBatch(raw_mode=True)
         put, delete = changes.put, changes.delete
+        changed: list[bytes] = []
+        deleted_ranges: list[tuple[bytes, bytes]] = []
         for start, end in batch.deleted_ranges:
             if start < end:
-                self._delete_range(changes, start, end)
+                keys = self._few_keys(start, end)
+                if keys is None:
+                    changes.delete_range(start, end)
+                    deleted_ranges.append((start, end))
+                else:
+                    changed += keys
+        for key in changed:
+            delete(key)
         size_bytes = 0
         for key, value in batch.puts.items():
             if value is None:
@@ -153,32 +170,28 @@ class RocksStore:
             else:
                 put(key, value)
                 size_bytes += len(value)
-        # Before it shows, for scans of snapshots that run meanwhile.
-        self._journal.note(batch.puts, batch.deleted_ranges)
+        # Before it shows, for scans of snapshots that are under way.
+        self._journal.note([*changed, *batch.puts], deleted_ranges)
         _ask("write", self._db.write, changes)
         if size_bytes > STORE_WRITE_BUFFER_BYTES:
             # A write buffer grows with the batch that fills it: it goes to disk before another one does.
             del changes
             _ask("write", self._db.flush)
 
-    def _delete_range(self, changes: rocksdict.WriteBatch, start: bytes, end: bytes) -> None:
-        """Delete a range, key by key where it holds few.
+    def _few_keys(self, start: bytes, end: bytes) -> list[bytes] | None:
+        """Give the keys of a range to be deleted one by one; None where it holds many.
 
         The engine sorts all deleted ranges of its write buffer anew for each iterator and each read after a
         write: with one range a round, a snapshot soon takes milliseconds.
         """
-        found = islice(_Range(self._engine, start, end).pairs(), _POINT_DELETE_COUNT_MAX + 1)
-        keys = [key for key, _ in found]
-        if len(keys) > _POINT_DELETE_COUNT_MAX:
-            changes.delete_range(start, end)
-            return
-        for key in keys:
-            changes.delete(key)
+        keys: list[bytes] = _ask("read", _keys_between, self._db, start, end, _POINT_DELETE_COUNT_MAX + 1)
+        return None if len(keys) > _POINT_DELETE_COUNT_MAX else keys
 
     def sync(self) -> None:
         _ask("write", self._db.flush_wal, True)
 
     def snapshot(self) -> RocksSnapshot:
+        """Keep the state of the last write; taken by the thread that writes."""
         return RocksSnapshot(self._db, self._journal)
 
     def checkpoint(self, path: str) -> None:
@@ -201,6 +214,8 @@ class RocksStore:
             del self._db
 
     def _engine(self) -> rocksdict.Rdict:
+        if self._closed:
+            raise StoreError("this store is closed")
         return self._db
 
 
@@ -225,7 +240,8 @@ class RocksCopy:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs; scans may run at the same time."""
-        yield from _Range(self._engine, start, end, reverse).pairs()
+        if start < end:
+            yield from _LiveRange(self._engine(), start, end, reverse).pairs()
 
     def close(self) -> None:
         if self._db is not None:
@@ -262,7 +278,7 @@ def _open(path: str, access: rocksdict.AccessType | None = None) -> rocksdict.Rd
     return opened
 
 
-class _Range:
+class _LiveRange:
     """The pairs of a range as they are when it is made, read by iterators of its own, which do not leave it.
 
     Deleted keys stay in the store until the engine drops them, and an iterator walks over all that lie before
@@ -271,64 +287,71 @@ class _Range:
     to stop.
     """
 
-    __slots__ = ("_cursor", "_db_of", "_end", "_start", "_wary")
+    __slots__ = ("_cursor", "_end", "_reverse", "_start", "_wary")
 
-    def __init__(
-        self, db_of: Callable[[], rocksdict.Rdict], start: bytes, end: bytes, reverse: bool = False
-    ) -> None:
+    def __init__(self, db: rocksdict.Rdict, start: bytes, end: bytes, reverse: bool) -> None:
         # rocksdict hands the engine the address of the bound: it must live as long as the iterators do.
-        self._start, self._end = start, end
-        db = db_of()
-        self._db_of = db_of
-        self._cursor: rocksdict.RdictIter = _ask("read", db.iter, _below(end))
+        self._start, self._end, self._reverse = start, end, reverse
+        self._cursor: rocksdict.RdictIter | None = _ask("read", db.iter, _read_options(0, end))
         self._wary: rocksdict.RdictIter | None = None
         if reverse:
-            self._wary = _ask("read", db.iter, _below(end, _SKIP_COUNT_MAX))
+            self._wary = _ask("read", db.iter, _read_options(_SKIP_COUNT_MAX, end))
 
     def pairs(self) -> Iterator[tuple[bytes, bytes]]:
-        if self._wary is None:
-            yield from _pairs(self._give(self._cursor), self._start, self._end, False)
-        else:
-            yield from self._down(self._wary)
+        if not self._reverse:
+            return _pairs(lambda: _still_open(self._cursor), self._start, self._end, False)
+        return _pairs(lambda: _still_open(self._wary), self._start, self._end, True, self._down_to_first)
 
-    def _down(self, wary: rocksdict.RdictIter) -> Iterator[tuple[bytes, bytes]]:
-        end = self._end
-        try:
-            for pair in _pairs(self._give(wary), self._start, end, True):
-                end = pair[0]
-                yield pair
-        except StoreError as error:
-            if _GAVE_UP not in str(error):
-                raise
-            for first, _ in _ask("read", _fetch, self._give(self._cursor)(), self._start, end, 1):
-                yield from _pairs(self._give(self._cursor), first, end, True)
+    def close(self) -> None:
+        self._cursor = self._wary = None
 
-    def _give(self, cursor: rocksdict.RdictIter) -> Callable[[], rocksdict.RdictIter]:
-        """Give an iterator for as long as its state is open."""
-
-        def give() -> rocksdict.RdictIter:
-            self._db_of()
-            return cursor
-
-        return give
+    def _down_to_first(self, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        for first, _ in islice(_pairs(lambda: _still_open(self._cursor), start, end, False, count=1), 1):
+            yield from _pairs(lambda: _still_open(self._cursor), first, end, reverse)
 
 
-def _below(end: bytes, skip_count_max: int = 0) -> rocksdict.ReadOptions:
-    """The engine stops at a bound by itself, and gives up after so many deleted keys (0: never)."""
+def _read_options(skip_count_max: int, end: bytes | None = None) -> rocksdict.ReadOptions:
+    """The engine gives up after so many deleted keys (0: never), and stops at a bound by itself."""
     options = rocksdict.ReadOptions()
-    options.set_iterate_upper_bound(end)
     options.set_max_skippable_internal_keys(skip_count_max)
+    if end is not None:
+        options.set_iterate_upper_bound(end)
     return options
 
 
+def _keys_between(db: rocksdict.Rdict, start: bytes, end: bytes, count: int) -> list[bytes]:
+    """Give the first `count` keys of a range, or all."""
+    keys: list[bytes] = []
+    cursor = db.iter(_read_options(0, end))
+    cursor.seek(start)
+    while len(keys) < count and cursor.valid():
+        keys.append(cursor.key())
+        cursor.next()
+    cursor.status()
+    return keys
+
+
 def _pairs(
-    cursor_of: Callable[[], rocksdict.RdictIter], start: bytes, end: bytes, reverse: bool
+    cursor_of: Callable[[], rocksdict.RdictIter],
+    start: bytes,
+    end: bytes,
+    reverse: bool,
+    otherwise: Callable[[bytes, bytes, bool], Iterator[tuple[bytes, bytes]]] | None = None,
+    count: int = 0,
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Read pairs in pieces that grow; each piece begins with a seek, so that scans may share an iterator."""
-    count = _SCAN_COUNT_FIRST
+    """Read pairs in pieces that grow; each piece begins with a seek, so that scans may share an iterator.
+
+    What is left where the iterator gives up is read `otherwise`.
+    """
+    count = count or _SCAN_COUNT_FIRST
     fetch = _fetch_back if reverse else _fetch
     while start < end:
-        pairs = _ask("read", fetch, cursor_of(), start, end, count)
+        # Between two pieces nobody holds the iterator but whose it is: a scan may never be ended.
+        pairs = _try_fetch(fetch, cursor_of(), start, end, count)
+        if pairs is None:
+            assert otherwise is not None, "only wary iterators give up"
+            yield from otherwise(start, end, reverse)
+            return
         yield from pairs
         if len(pairs) < count:
             return
@@ -339,8 +362,25 @@ def _pairs(
         count = _SCAN_COUNT_MAX
 
 
-def _fetch(cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int) -> list[tuple[bytes, bytes]]:
-    pairs: list[tuple[bytes, bytes]] = []
+def _still_open(cursor: rocksdict.RdictIter | None) -> rocksdict.RdictIter:
+    if cursor is None:
+        raise StoreError(_CLOSED)
+    return cursor
+
+
+def _try_fetch(
+    fetch: Callable[..., Pairs], cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int
+) -> Pairs | None:
+    """Read a piece; None where the iterator gives up."""
+    try:
+        pairs: Pairs = _ask("read", fetch, cursor, start, end, count)
+    except _GaveUpError:
+        return None
+    return pairs
+
+
+def _fetch(cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int) -> Pairs:
+    pairs: Pairs = []
     cursor.seek(start)
     while cursor.valid():
         key = cursor.key()
@@ -354,10 +394,8 @@ def _fetch(cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int) ->
     return pairs
 
 
-def _fetch_back(
-    cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int
-) -> list[tuple[bytes, bytes]]:
-    pairs: list[tuple[bytes, bytes]] = []
+def _fetch_back(cursor: rocksdict.RdictIter, start: bytes, end: bytes, count: int) -> Pairs:
+    pairs: Pairs = []
     cursor.seek_for_prev(end)
     while cursor.valid():
         key = cursor.key()
@@ -374,6 +412,8 @@ def _fetch_back(
 
 def store_error(doing: str, text: str) -> StoreError:
     """Turn an engine's error text into an error that says what to do."""
+    if text.startswith(_GAVE_UP):
+        return _GaveUpError(text)
     if "No space left" in text or "os error 28" in text or "Disk quota" in text:
         return DiskFullError(
             f"the disk is full: make room where the node's data stands, it goes on by itself ({text})"
@@ -415,8 +455,7 @@ def _options() -> rocksdict.Options:
     table.set_block_size(_BLOCK_SIZE_BYTES)
     table.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
     table.set_cache_index_and_filter_blocks(True)
-    # Filters and indexes in small pieces: whole ones of a file with a million small keys are larger than one
-    # of the cache's 64 shards, are never kept, and then every read of any key reads them anew.
+    # Filters and indexes in small pieces: only what is asked for takes room in the cache.
     table.set_index_type(rocksdict.BlockBasedIndexType.two_level_index_search())
     table.set_partition_filters(True)
     table.set_metadata_block_size(_METADATA_BLOCK_SIZE_BYTES)
