@@ -273,8 +273,9 @@ class Store:
     ) -> tuple[list[Entry], dict[str, object] | None]:
         """Ask all buckets for a page; what lies behind the earliest end of one of them belongs to the next.
 
-        Entries move from the others to those that are `arriving`: these are asked once more, afterwards. Who
-        does not answer while patience lasts joins the `missing`, and is not asked for further pages.
+        Entries move from the others to those that are `arriving`: these are asked once more, afterwards; and
+        all once more where entries began to move only after the index was asked. Who does not answer while
+        patience lasts joins the `missing`, and is not asked for further pages.
         """
         pause = _Pause(min(self._patience_s, FIND_PATIENCE_S))
         while True:
@@ -286,6 +287,9 @@ class Store:
             answers = await _together(self._find_in(bucket, wanted, silent, missing) for bucket in first)
             answers += await _together(self._find_in(bucket, wanted, silent, missing) for bucket in arriving)
             pages = [page for page in answers if page is not None]
+            now = await self._index["where"](wanted["tags"])
+            if now["number"] != where["number"] or not set(now["arriving"]) <= set(where["arriving"]):
+                silent |= dict.fromkeys(now["arriving"] or now["buckets"], _MOVING)
             if not silent or not await pause.wait():
                 missing.update(silent)
                 break

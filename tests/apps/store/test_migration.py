@@ -118,3 +118,18 @@ def test_sources_that_are_stopped_hold_up_no_other() -> None:
     world.settle()
     assert new in world.buckets
     assert sorted(world.keys("bob", "all")) == sorted(f"key {number}" for number in range(KEYS_MANY))
+
+
+@pytest.mark.parametrize("apart", [1, 5, 25])
+def test_a_listing_is_whole_whenever_it_begins_and_however_long_it_takes(apart: int) -> None:
+    """Also where the entries begin to move only after the index was asked."""
+    world = store_of(1, 20)
+    world.rounds_apart = apart
+    wanted = sorted(f"key {number}" for number in range(20))
+    world.index.place_grow.submit()
+    for _ in range(60):
+        assert sorted(world.keys("bob", "all")) == wanted
+        world.node.step()
+        if len(world.buckets) > 1:
+            break
+    assert len(world.buckets) == 2

@@ -45,6 +45,7 @@ class StoreWorld:
         spread: str = "any",
     ) -> None:
         self.node = Node(store, seed=seed, config=config, subnets=subnets)
+        self.rounds_apart = 2
         for name, cls in (("index", StoreIndex), ("bucket", Bucket)):
             if name not in _MODULES:
                 _MODULES[name] = self.node.build(cls)
@@ -173,8 +174,13 @@ class StoreWorld:
         for _ in range(TRIES):
             where = self.index.as_(who).where(wanted.tags)
             order = [b for b in where.buckets if b not in where.arriving] + where.arriving
+            # A client's questions are rounds apart.
+            for _ in range(self.rounds_apart):
+                self.node.step()
             pages = [self.bucket(bucket, who).find(wanted) for bucket in order]
-            if not any(page.on_its_way for page in pages):
+            now = self.index.as_(who).where(wanted.tags)
+            is_as_before = now.number == where.number and set(now.arriving) <= set(where.arriving)
+            if is_as_before and not any(page.on_its_way for page in pages):
                 break
             self.node.step()
         ends = [page.next for page in pages if page.next is not None]

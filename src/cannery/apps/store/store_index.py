@@ -89,7 +89,7 @@ class StoreIndex(Canister):
                 having &= self._under(label_of_tag(tag))
             having |= self._under(label_of_reader(ctx.caller)) | set(arriving)
             buckets = [bucket for bucket in buckets if bucket in having]
-        return Where(buckets, arriving)
+        return Where(buckets, arriving, self.place.table_number)
 
     def _under(self, label: str) -> set[Principal]:
         buckets = set(self.place.buckets())

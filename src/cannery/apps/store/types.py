@@ -137,10 +137,13 @@ class FindPage:
 
 @record
 class Where:
-    """The buckets to ask; those of `arriving` once more, after the others, where there are any."""
+    """The buckets to ask; those of `arriving` once more, after the others, where there are any. Where the
+    number of the table is another one afterwards, or others are arriving, entries moved meanwhile: ask again.
+    """
 
     buckets: list[Principal]
     arriving: list[Principal]
+    number: nat64
 
 
 @record
