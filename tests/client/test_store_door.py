@@ -15,6 +15,11 @@ SILENT = [Principal.opaque(b"silent %d" % number) for number in range(2 * CLIENT
 OTHERS = [Principal.opaque(b"other %d" % number) for number in range(3)]
 
 
+def entry_of(key: str, owner: Principal, revision: int) -> dict[str, object]:
+    counts = dict.fromkeys(("private", "created_ns", "updated_ns", "size"), 0)
+    return {**counts, "key": key, "owner": owner, "tags": [], "readers": [], "revision": revision}
+
+
 class Index:
     """Names all buckets, those first that do not answer."""
 
@@ -37,9 +42,7 @@ class Bucket:
                 if self._id in SILENT:
                     await asyncio.Event().wait()
                 number = OTHERS.index(self._id)
-                entry: dict[str, object] = dict.fromkeys(
-                    ("private", "created_ns", "updated_ns", "size"), 0
-                ) | {"key": str(number), "owner": self._id, "tags": [], "readers": [], "revision": number}
+                entry = entry_of(str(number), self._id, number)
                 return {"entries": [entry], "next": None, "on_its_way": False}
 
         return find
@@ -88,13 +91,7 @@ class MovingStore:
         async def find(_wanted: object) -> object:
             self.asked += 1
             here = self.has_moved == (id == OTHERS[1])
-            entry: dict[str, object] = dict.fromkeys(("private", "created_ns", "updated_ns", "size"), 0) | {
-                "key": "a",
-                "owner": id,
-                "tags": [],
-                "readers": [],
-                "revision": 1,
-            }
+            entry = entry_of("a", id, 1)
             return {"entries": [entry] if here else [], "next": None, "on_its_way": False}
 
         return {"find": find}

@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from heapq import merge
-from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
 
@@ -306,7 +305,7 @@ class _LiveRange:
         self._cursor = self._wary = None
 
     def _down_to_first(self, start: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        for first, _ in islice(_pairs(lambda: _still_open(self._cursor), start, end, False, count=1), 1):
+        for first, _ in _ask("read", _fetch, _still_open(self._cursor), start, end, 1):
             yield from _pairs(lambda: _still_open(self._cursor), first, end, reverse)
 
 
@@ -337,13 +336,12 @@ def _pairs(
     end: bytes,
     reverse: bool,
     otherwise: Callable[[bytes, bytes, bool], Iterator[tuple[bytes, bytes]]] | None = None,
-    count: int = 0,
 ) -> Iterator[tuple[bytes, bytes]]:
     """Read pairs in pieces that grow; each piece begins with a seek, so that scans may share an iterator.
 
     What is left where the iterator gives up is read `otherwise`.
     """
-    count = count or _SCAN_COUNT_FIRST
+    count = _SCAN_COUNT_FIRST
     fetch = _fetch_back if reverse else _fetch
     while start < end:
         # Between two pieces nobody holds the iterator but whose it is: a scan may never be ended.
